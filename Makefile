@@ -1,0 +1,77 @@
+# Every target sets up what it needs in .venv by itself; a python3 of version 3.11 or newer has to be there.
+# PYTHON=python3.12 chooses another one. ARGS=… is handed on: make test ARGS="tests/unit -k digest".
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Files that say: the package alone, or also a developer's tools, are installed as the two files below ask.
+PACKAGE := $(VENV)/package.stamp
+TOOLS := $(VENV)/tools.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help walkthrough test test-all live notebooks lint types docs constraints clean
+
+help:  ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+walkthrough: $(PACKAGE)  ## the redis walkthrough, replayed: needs no network once set up
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/walkthrough.sh
+
+test: $(TOOLS)  ## the unit, replay and notebook tests, on this Python
+	$(BIN)/python -m pytest $(ARGS)
+	@echo "Left out: the live tests, which need root and Debian's packages (make live)," \
+		"and other Pythons (make test-all)."
+
+test-all: $(TOOLS)  ## the same tests on every Python that is installed, and on the oldest dependencies
+	PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -s -d : -)" $(BIN)/python -m nox $(ARGS)
+
+live: $(TOOLS)  ## the tests against a real registry on this machine (see tests/live/README.md)
+	$(BIN)/python tests/live/stack.py run -- $(BIN)/python -m pytest tests/live $(ARGS)
+
+notebooks: $(TOOLS)  ## execute the notebooks and compare what they show with what is committed
+	$(BIN)/python -m pytest tests/notebooks $(ARGS)
+
+lint: $(TOOLS)  ## ruff: rules and format
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+
+types: $(TOOLS)  ## mypy, strict
+	$(BIN)/python -m mypy
+
+docs: $(TOOLS)  ## the documentation, as HTML in docs/_build
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build
+
+constraints: $(TOOLS)  ## pin every dependency anew, in constraints.txt
+	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --upgrade --universal --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 --all-extras --group dev \
+		pyproject.toml --output-file constraints.txt
+
+clean:  ## remove .venv and everything that was built
+	rm -rf $(VENV) .nox docs/_build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "There is no $(PYTHON) here. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; \
+		exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$$("$(PYTHON)" --version 2>&1) is too old: distsdk needs 3.11 or newer." \
+			"Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments with pip in them (no ensurepip)." \
+			"On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		exit 2; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(PACKAGE): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[replay]'
+	@touch $@
+
+# Dependency groups need a newer pip than some Pythons bring along.
+$(TOOLS): $(PACKAGE)
+	$(PIP) install --quiet --constraint constraints.txt 'pip>=25.1'
+	$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@

@@ -1,0 +1,105 @@
+"""Container registries as something you read: name a thing, get a lazy, verified object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distsdk.blob import Blob as Blob
+    from distsdk.blob import BlobReader as BlobReader
+    from distsdk.errors import DeadlineExceeded as DeadlineExceeded
+    from distsdk.errors import Denied as Denied
+    from distsdk.errors import DigestMismatch as DigestMismatch
+    from distsdk.errors import DistError as DistError
+    from distsdk.errors import IntegrityError as IntegrityError
+    from distsdk.errors import InvalidConfig as InvalidConfig
+    from distsdk.errors import InvalidDigest as InvalidDigest
+    from distsdk.errors import InvalidHint as InvalidHint
+    from distsdk.errors import InvalidReference as InvalidReference
+    from distsdk.errors import LimitExceeded as LimitExceeded
+    from distsdk.errors import MalformedDocument as MalformedDocument
+    from distsdk.errors import MediaTypeMismatch as MediaTypeMismatch
+    from distsdk.errors import MissingExtra as MissingExtra
+    from distsdk.errors import NotFound as NotFound
+    from distsdk.errors import PlatformNotFound as PlatformNotFound
+    from distsdk.errors import RateLimited as RateLimited
+    from distsdk.errors import RegistryError as RegistryError
+    from distsdk.errors import SizeMismatch as SizeMismatch
+    from distsdk.errors import Unreachable as Unreachable
+    from distsdk.errors import Unsafe as Unsafe
+    from distsdk.errors import UnsupportedDocument as UnsupportedDocument
+    from distsdk.model.descriptor import Descriptor as Descriptor
+    from distsdk.model.digest import Digest as Digest
+    from distsdk.model.image import ImageConfig as ImageConfig
+    from distsdk.model.image import Index as Index
+    from distsdk.model.image import Manifest as Manifest
+    from distsdk.model.platform import Platform as Platform
+    from distsdk.model.reference import Hint as Hint
+    from distsdk.model.reference import Locator as Locator
+    from distsdk.model.reference import Object as Object
+    from distsdk.model.reference import Reference as Reference
+    from distsdk.remotes.base import Remote as Remote
+    from distsdk.remotes.base import connect as connect
+    from distsdk.remotes.registry import TagList as TagList
+    from distsdk.transport.hosts import Hosts as Hosts
+    from distsdk.transport.http import Limits as Limits
+    from distsdk.transport.http import Timeouts as Timeouts
+    from distsdk.transport.replay import replay as replay
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "distsdk.blob": ("Blob", "BlobReader"),
+    "distsdk.errors": (
+        "DeadlineExceeded",
+        "Denied",
+        "DigestMismatch",
+        "DistError",
+        "IntegrityError",
+        "InvalidConfig",
+        "InvalidDigest",
+        "InvalidHint",
+        "InvalidReference",
+        "LimitExceeded",
+        "MalformedDocument",
+        "MediaTypeMismatch",
+        "MissingExtra",
+        "NotFound",
+        "PlatformNotFound",
+        "RateLimited",
+        "RegistryError",
+        "SizeMismatch",
+        "Unreachable",
+        "Unsafe",
+        "UnsupportedDocument",
+    ),
+    "distsdk.model.descriptor": ("Descriptor",),
+    "distsdk.model.digest": ("Digest",),
+    "distsdk.model.image": ("ImageConfig", "Index", "Manifest"),
+    "distsdk.model.platform": ("Platform",),
+    "distsdk.model.reference": ("Hint", "Locator", "Object", "Reference"),
+    "distsdk.remotes.base": ("Remote", "connect"),
+    "distsdk.remotes.registry": ("TagList",),
+    "distsdk.transport.hosts": ("Hosts",),
+    "distsdk.transport.http": ("Limits", "Timeouts"),
+    "distsdk.transport.replay": ("replay",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - a test holds it against the imports above
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _HOME_OF:
+        message = f"module 'distsdk' has no attribute {name!r}"
+        raise AttributeError(message)
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,465 @@
+"""The command line: data on stdout, talk on stderr, an exit code for a kind of failure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import distsdk
+from distsdk import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
+
+    from distsdk.blob import Blob
+    from distsdk.model.descriptor import Descriptor
+    from distsdk.model.reference import Locator, Reference
+    from distsdk.remotes.base import Remote
+
+#: Exit codes by kind of error; the first that fits counts. Anything else is 1.
+EXIT_CODES: tuple[tuple[tuple[type[errors.DistError], ...], int], ...] = (
+    ((errors.InvalidReference, errors.InvalidDigest, errors.InvalidHint, errors.InvalidConfig), 2),
+    ((errors.NotFound, errors.PlatformNotFound), 3),
+    ((errors.Denied,), 4),
+    ((errors.IntegrityError, errors.MalformedDocument, errors.UnsupportedDocument), 5),
+    ((errors.Unreachable, errors.DeadlineExceeded), 6),
+    ((errors.RateLimited,), 7),
+    ((errors.Unsafe, errors.LimitExceeded), 8),
+)
+_TIMED_OUT, _INTERRUPTED, _CLOSED_PIPE = 6, 130, 141
+
+#: Bytes that multi-fetch holds of objects whose turn on stdout has not come.
+WINDOW = 16 * 1024 * 1024
+
+#: Bytes taken from the window before a chunk is read: the largest there can be.
+_CHUNK = 1024 * 1024
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command and return its exit code; every error becomes one line on stderr."""
+    try:
+        code = main.main(arguments, prog_name="distsdk", standalone_mode=False)
+        _flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (errors.DistError, OSError) as error:
+        _say(error)
+        return exit_code(error)
+    except click.Abort:
+        return _INTERRUPTED
+    except _End as end:
+        if end.message:
+            _say(end.message)
+        if end.code == _CLOSED_PIPE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would complain when it flushes at exit
+        return end.code
+    return code or 0
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code for an error."""
+    return next((code for kinds, code in EXIT_CODES if isinstance(error, kinds)), 1)
+
+
+class _End(BaseException):
+    """Ends the command with a code. No Exception, so that nothing on the way mistakes it for a failure of its own."""
+
+    def __init__(self, code: int, message: str = "") -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+
+def _say(message: object) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(f"distsdk: {errors.printable(str(message))}", err=True)
+
+
+def _set_timeout(seconds: float) -> None:
+    message = f"not done within {seconds:g} seconds (--timeout)"
+    if hasattr(signal, "setitimer"):
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            raise _End(_TIMED_OUT, message)
+
+        signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    else:  # Windows
+
+        def end() -> None:
+            _say(message)
+            os._exit(_TIMED_OUT)
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+
+
+def _set_debug() -> None:
+    import logging
+
+    logging.basicConfig(stream=sys.stderr, format="distsdk: %(message)s")
+    logging.getLogger("distsdk").setLevel(logging.DEBUG)
+
+
+def _remember(context: click.Context, option: click.Parameter, value: object) -> None:
+    """Keep a global option, which may stand before the command's name or after it."""
+    if value is not None and value is not False:
+        context.find_root().ensure_object(dict)[option.name] = value
+
+
+def _global_options(*, hidden: bool) -> list[click.Parameter]:
+    def option(name: str, help: str, **more: Any) -> click.Option:  # noqa: ANN401 - as in click
+        variable = f"DISTSDK_{name.strip('-').replace('-', '_').upper()}"
+        return click.Option(
+            [name], help=help, envvar=variable, hidden=hidden, expose_value=False, callback=_remember, **more
+        )
+
+    seconds = click.FloatRange(min=0, min_open=True)
+    path = click.Path(exists=True, path_type=Path)
+    return [
+        option("--plain-http", "Speak HTTP without TLS to the registry.", is_flag=True),
+        option("--cacert", "PEM file of the certificate authorities that count.", type=path, metavar="FILE"),
+        option("--timeout", "For the whole command.", type=seconds, metavar="SECONDS"),
+        option("--read-timeout", "Without a byte; 30 by default.", type=seconds, metavar="SECONDS"),
+        option("--debug", "Tell every request on stderr.", is_flag=True),
+        option("--replay", "Play a cassette, or a folder of them; no network.", type=path, metavar="CASSETTE"),
+    ]
+
+
+class _Command(click.Command):
+    """A command that takes the global options too, and acts on those that concern the whole run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in click
+        super().__init__(*args, **kwargs)
+        self.params += _global_options(hidden=True)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
+        options = ctx.find_root().ensure_object(dict)
+        if "timeout" in options:
+            _set_timeout(options["timeout"])
+        if "debug" in options:
+            _set_debug()
+        if "replay" in options:
+            ctx.with_resource(distsdk.replay(options["replay"]))
+        return super().invoke(ctx)
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group, params=_global_options(hidden=False))
+@click.version_option(distsdk.__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Read container registries.
+
+    A LOCATOR is a host and a path, docker.io/library/redis, or a familiar name, redis. A REF is a locator with a tag or
+    a digest, redis:7. The options below may stand after the command's name too; each has a variable, DISTSDK_TIMEOUT.
+
+    Exit codes: 0 done, 1 anything else, 2 usage or a malformed name, 3 not found, 4 denied, 5 integrity, 6 unreachable
+    or timed out, 7 rate-limited, 8 refused as unsafe or over a limit, 130 interrupted, 141 stdout was closed.
+    """
+
+
+def _connect(locator: Locator) -> Remote:
+    from distsdk.transport.hosts import Hosts
+    from distsdk.transport.http import Timeouts
+
+    options = click.get_current_context().find_root().ensure_object(dict)
+    hosts = Hosts.from_environment(plain_http=options.get("plain_http"), ca_file=options.get("cacert"))
+    timeouts = Timeouts(read=options["read_timeout"]) if "read_timeout" in options else Timeouts()
+    return distsdk.connect(locator, hosts=hosts, timeouts=timeouts)
+
+
+@main.command()
+@click.argument("words", nargs=-1, required=True, metavar="LOCATOR OBJECT|REF|LOCATOR - [HINT]...")
+@click.option("-j", "--jobs", type=click.IntRange(1, 64), help="With -: how many objects at once; 4 by default.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="With -: write each object to a file named by its digest, and its digest to stdout.",
+)
+def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None) -> None:
+    r"""Write an object's bytes to stdout, verified.
+
+    \b
+    distsdk fetch LOCATOR OBJECT [HINT]...
+    distsdk fetch REF [HINT]...
+    distsdk fetch LOCATOR -       objects from stdin, a line each: OBJECT [HINT]...
+
+    An OBJECT is a tag or a digest. Hints help: mediatype:TYPE, repeated in order of preference, says what is expected;
+    platform:os/architecture leads from an index to the child for that platform; size:BYTES tells the size.
+
+    The bytes are written as they arrive; whether they are the right ones is known at the end, and told by the exit
+    code. With -, they are written in the order of the lines; a failure is told on stderr, the others go on, and the
+    first failure in that order makes the exit code.
+    """
+    from distsdk.model.reference import Locator
+
+    first, *rest = words
+    if _names_object(first):
+        reference, hints = _reference(first), rest
+        locator, wanted = reference.locator, reference.object
+    else:
+        locator = Locator.parse(first)
+        if not rest:
+            message = f"which object of {first}? Add a tag or a digest, or - to read objects from stdin."
+            raise click.UsageError(message)
+        wanted, *hints = rest
+    if wanted == "-" and not _names_object(first):
+        if hints:
+            raise click.UsageError("with -, hints stand on the lines of stdin")
+        _fetch_many(_connect(locator), sys.stdin.buffer, jobs or 4, output)
+        return
+    if jobs is not None or output is not None:
+        raise click.UsageError("--jobs and --output go with -, which reads objects from stdin")
+    for chunk in _connect(locator).fetch(wanted, *hints).stream():
+        _write(chunk)
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("hints", nargs=-1, metavar="[HINT]...")
+@click.option("--json", "as_json", is_flag=True, help="Write the descriptor: media type, digest, size.")
+def resolve(ref: str, hints: tuple[str, ...], as_json: bool) -> None:
+    """Write the digest that REF stands for.
+
+    Hints as for fetch: platform:linux/arm64 leads to the child of an index.
+    """
+    from distsdk.remotes.base import Resolver
+
+    reference = _reference(ref)
+    remote = _connect(reference.locator)
+    descriptor: Descriptor
+    if isinstance(remote, Resolver):
+        descriptor = remote.resolve(reference.object, *hints)
+    else:
+        descriptor = remote.fetch(reference.object, *hints).descriptor
+    _write_line(json.dumps(descriptor.to_fields()) if as_json else str(descriptor.digest))
+
+
+@main.command()
+@click.argument("locator")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON array.")
+def tags(locator: str, as_json: bool) -> None:
+    """Write the tags of LOCATOR, a line each."""
+    from distsdk.model.reference import Locator
+    from distsdk.remotes.base import TagLister
+
+    remote = _connect(Locator.parse(locator))
+    if not isinstance(remote, TagLister):
+        message = f"what serves {remote.locator} lists no tags"
+        raise click.UsageError(message)
+    _write_listing(remote.tags(), as_json=as_json)
+
+
+@main.command()
+@click.argument("host")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON array.")
+def catalog(host: str, as_json: bool) -> None:
+    """Write the repositories of HOST, a line each.
+
+    Many registries, Docker Hub among them, do not tell.
+    """
+    from distsdk.model.reference import Locator
+    from distsdk.remotes.base import Catalog
+
+    locator = Locator.parse(host if "/" in host else f"{host}/")
+    if locator.path:
+        message = f"the catalog is of a host: {locator.host}"
+        raise click.UsageError(message)
+    remote = _connect(locator)
+    if not isinstance(remote, Catalog):
+        message = f"what serves {locator.host} lists no repositories"
+        raise click.UsageError(message)
+    _write_listing(remote.catalog(), as_json=as_json)
+
+
+def _names_object(word: str) -> bool:
+    """Whether a locator's word goes on with a tag or a digest."""
+    return "@" in word or ":" in word.rpartition("/")[2].rpartition("]")[2]
+
+
+def _reference(word: str) -> Reference:
+    from distsdk.model.reference import Reference
+
+    return Reference.parse(word)
+
+
+def _write(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+    except BrokenPipeError:
+        raise _End(_CLOSED_PIPE) from None
+    _flush()
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise _End(_CLOSED_PIPE) from None
+
+
+def _write_line(text: str) -> None:
+    _write(f"{errors.printable(text)}\n".encode())
+
+
+def _write_listing(entries: Iterable[str], *, as_json: bool) -> None:
+    if as_json:
+        _write_line(json.dumps(list(entries)))
+        return
+    for entry in entries:
+        _write_line(entry)
+
+
+class _Task:
+    """A line of stdin, and what came of it so far."""
+
+    def __init__(self, line: bytes, number: int) -> None:
+        self.line = line
+        self.number = number
+        self.chunks: deque[bytes] = deque()
+        self.error: Exception | None = None
+        self.done = False
+
+
+class _Pipeline:
+    """Works on many lines at once and gives out what comes of them in the order of the lines.
+
+    The line whose turn it is always goes on; all others together hold at most `WINDOW` bytes.
+    """
+
+    def __init__(self, lines: Iterable[bytes], work: Callable[[bytes], Iterator[bytes]]) -> None:
+        self._lines = enumerate(lines, 1)
+        self._work = work
+        self._tasks: deque[_Task] = deque()
+        self._used = 0
+        self._running = 0
+        self._taking = threading.Lock()  # held while a line is waited for
+        self._changed = threading.Condition()
+
+    def run(self, jobs: int) -> Iterator[_Task | bytes]:
+        """Yield the chunks of the first task, then the task itself; those of the second; and so on."""
+        self._running = jobs
+        for _ in range(jobs):
+            threading.Thread(target=self._worker, name="distsdk-fetch", daemon=True).start()
+        while (task := self._head()) is not None:
+            while (chunk := self._next_chunk(task)) is not None:
+                yield chunk
+            with self._changed:
+                self._tasks.popleft()
+                self._changed.notify_all()
+            yield task
+
+    def _head(self) -> _Task | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._tasks or not self._running)
+            return self._tasks[0] if self._tasks else None
+
+    def _next_chunk(self, task: _Task) -> bytes | None:
+        with self._changed:
+            self._changed.wait_for(lambda: task.chunks or task.done)
+            if not task.chunks:
+                return None
+            chunk = task.chunks.popleft()
+            self._used -= len(chunk)
+            self._changed.notify_all()
+            return chunk
+
+    def _worker(self) -> None:
+        while (task := self._take()) is not None:
+            try:
+                self._fill(task)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told when it is the task's turn
+                task.error = error
+            with self._changed:
+                task.done = True
+                self._changed.notify_all()
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+    def _take(self) -> _Task | None:
+        """Take the next line, once there is room for what it brings."""
+        with self._taking:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._tasks or self._has_room())
+            for number, line in self._lines:
+                if line.strip():
+                    task = _Task(line, number)
+                    with self._changed:
+                        self._tasks.append(task)
+                        self._changed.notify_all()
+                    return task
+            return None
+
+    def _fill(self, task: _Task) -> None:
+        chunks = self._work(task.line)
+        while True:
+            with self._changed:  # room for the largest chunk, before it is read
+                self._changed.wait_for(lambda: self._has_room() or (task is self._tasks[0] and len(task.chunks) < 2))
+                self._used += _CHUNK
+            chunk = None
+            try:
+                chunk = next(chunks, None)
+            finally:
+                with self._changed:
+                    self._used -= _CHUNK - len(chunk or b"")
+                    if chunk is not None:
+                        task.chunks.append(chunk)
+                    self._changed.notify_all()
+            if chunk is None:
+                return
+
+    def _has_room(self) -> bool:
+        return self._used + _CHUNK <= WINDOW
+
+
+def _fetch_many(remote: Remote, lines: Iterable[bytes], jobs: int, output: Path | None) -> None:
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+
+    def work(line: bytes) -> Iterator[bytes]:
+        try:
+            wanted, *hints = line.decode().split()
+        except UnicodeDecodeError as error:
+            message = "the line is not UTF-8"
+            raise errors.InvalidReference(message) from error
+        blob = remote.fetch(wanted, *hints)
+        if output is None:
+            yield from blob.stream()
+        else:
+            blob.save(output / _file_name(blob))
+            yield f"{blob.digest}\n".encode()
+
+    code = 0
+    for item in _Pipeline(lines, work).run(jobs):
+        if isinstance(item, bytes):
+            _write(item)
+        elif isinstance(item.error, errors.DistError | OSError):
+            _say(f"line {item.number}: {item.error}")
+            code = code or exit_code(item.error)
+        elif item.error is not None:
+            raise item.error
+    if code:
+        raise _End(code)
+
+
+def _file_name(blob: Blob) -> str:
+    """Return ``sha256:…``; on Windows, where a file's name cannot hold a colon, ``sha256-…``."""
+    return str(blob.digest).replace(":", "-") if os.name == "nt" else str(blob.digest)

@@ -1,0 +1,438 @@
+"""Names: locators, references, objects and hints.
+
+The grammar is distribution's (https://github.com/distribution/reference, ``regexp.go`` and ``normalize.go``), with the
+familiar names of Docker: ``redis`` is ``docker.io/library/redis``. Where others differ is written down in
+``docs/explanation/references.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from distsdk.errors import InvalidDigest, InvalidHint, InvalidReference
+from distsdk.model.descriptor import MAX_SIZE
+from distsdk.model.digest import Digest
+from distsdk.model.media import parse_media_type
+from distsdk.model.platform import Platform
+from distsdk.model.wording import quoted, shortened
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_DEFAULT_HOST = "docker.io"
+_LEGACY_DEFAULT_HOST = "index.docker.io"
+_OFFICIAL = "library/"
+_DEFAULT_TAG = "latest"
+
+#: Characters of a repository's path, as in distribution's ``RepositoryNameTotalLengthMax``.
+_MAX_PATH = 255
+#: Characters of a host name without its port, https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4.
+_MAX_HOST = 253
+_MAX_PORT = 65535
+
+# distribution's regexp.go; a label has at most 63 characters, since no host with a longer one can be looked up.
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_HOST = re.compile(rf"({_LABEL}(?:\.{_LABEL})*|\[([a-fA-F0-9:]+)\])(?::([0-9]{{1,5}}))?")
+_PATH_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_PATH = re.compile(rf"{_PATH_COMPONENT}(?:/{_PATH_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_HEX_ALONE = re.compile(r"[a-f0-9]{64}")
+
+#: What is a digest, if perhaps a wrong one, and not the host after a password: a hash's name, or that many hex digits.
+_LIKE_DIGEST = re.compile(r"(?:sha-?[0-9]+|md5|blake[0-9][a-z0-9]*):[^/]*|[^:/]*:[0-9a-f]{32,}", re.IGNORECASE)
+_STRANGE = re.compile(r"[^A-Za-z0-9._:/\[\]-]")
+
+#: Transports of other tools, which write ``oci:directory`` or ``docker-daemon:name:tag``.
+_FOREIGN = ("docker-daemon", "docker-archive", "containers-storage", "oci-archive", "oci")
+
+
+@frozen(order=True)
+class Locator:
+    """A registry host and, mostly, the path of a repository there; it never carries a tag or a digest.
+
+    ``str(locator)`` is the canonical form, ``docker.io/library/redis``.
+
+    Args:
+        host: Name or address, ``[…]`` around IPv6, perhaps with ``:port``.
+        path: The repository, up to 255 characters; empty for the host alone.
+
+    Raises:
+        InvalidReference: Something cannot be part of a name, or is not in its canonical form (`parse` takes others).
+    """
+
+    host: str
+    path: str
+
+    def __attrs_post_init__(self) -> None:
+        _check_host(self.host)
+        if self.path:
+            _check_path(self.path)
+        if self.host == _LEGACY_DEFAULT_HOST:
+            raise InvalidReference(f"{_LEGACY_DEFAULT_HOST} is another name of {_DEFAULT_HOST}: use that")
+        if self.path and not _like_host(self.host):
+            raise InvalidReference(
+                f"{quoted(self.host)} with a path is no host, but a part of one: add a port or a domain"
+            )
+        if self.host == _DEFAULT_HOST and self.path and "/" not in self.path:
+            raise InvalidReference(f"{quoted(self.path)} on {_DEFAULT_HOST} is {_OFFICIAL}{self.path}: use that")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the locator that ``text`` spells.
+
+        Args:
+            text: ``host/path``; a familiar name of Docker Hub (``redis``, ``org/image``); or a host alone, which has a
+                ``.``, is ``localhost``, or ends with ``/``: ``ghcr.io``, ``localhost:5000``, ``registry:5000/``.
+
+        Raises:
+            InvalidReference: It is not one; the message says how to write what is probably meant.
+        """
+        name, tag, digest = _split(text)
+        host, path = _host_alone(text), ""
+        if not host:
+            if tag is not None or digest is not None:
+                raise InvalidReference(_carries_object(name, text))
+            host, path = _normalised(name)
+        return cls(_DEFAULT_HOST if host == _LEGACY_DEFAULT_HOST else host, path)
+
+    @property
+    def repository(self) -> str:
+        """The path, by the name that registries give it."""
+        return self.path
+
+    @property
+    def familiar(self) -> str:
+        """The shortest text that `parse` reads back: ``redis`` for ``docker.io/library/redis``."""
+        if self.host != _DEFAULT_HOST or not self.path:
+            return str(self)
+        name = self.path.removeprefix(_OFFICIAL)
+        if "/" not in name and not (_like_host(name) or name in _FOREIGN or _HEX_ALONE.fullmatch(name)):
+            return name
+        return str(self) if _like_host(self.path.partition("/")[0]) else self.path
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"{self.host}/{self.path}"
+        # Without the slash, `registry:5000` would be a name with a tag.
+        return self.host if _host_alone(self.host) else f"{self.host}/"
+
+    def __repr__(self) -> str:
+        return f"Locator('{shortened(str(self), 160)}')"
+
+    def _repr_html_(self) -> str:
+        from distsdk.display.html import locator
+
+        return locator(self)
+
+
+@frozen
+class Object:
+    """What a remote is asked for: a tag, a digest, or a tag that is known to be at a digest.
+
+    Args:
+        tag: Up to 128 letters, digits and ``_.-``.
+        digest: Wins over the tag where both are given.
+
+    Raises:
+        InvalidReference: The tag cannot be one, or both are missing.
+    """
+
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _check_object(self.tag, self.digest)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the object that ``text`` spells: ``tag``, ``sha256:…`` or ``tag@sha256:…``.
+
+        Raises:
+            InvalidReference: The tag cannot be one.
+            InvalidDigest: There is a ``:``, and what stands around it is not a digest.
+        """
+        tag, at, digest = text.rpartition("@")
+        if at:
+            return cls(tag, Digest.parse(digest))
+        if ":" in text:
+            return cls(None, Digest.parse(text))
+        return cls(text, None)
+
+    def __str__(self) -> str:
+        return _object_text(self.tag, self.digest)
+
+    def __repr__(self) -> str:
+        return f"Object('{self}')"
+
+
+@frozen
+class Reference:
+    """A locator and an object: ``str(reference)`` is ``docker.io/library/redis:7@sha256:…``.
+
+    Args:
+        locator: With a path.
+        tag: Up to 128 letters, digits and ``_.-``.
+        digest: Wins over the tag where both are given.
+
+    Raises:
+        InvalidReference: The tag cannot be one, tag and digest are both missing, or the locator is a host alone.
+    """
+
+    locator: Locator
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not self.locator.path:
+            raise InvalidReference(
+                f"{quoted(str(self.locator))} is a host alone: name a repository, as in host/path:tag"
+            )
+        _check_object(self.tag, self.digest)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the reference that ``text`` spells; without tag and digest, the tag is ``latest``, as Docker has it.
+
+        Args:
+            text: ``[host/]path[:tag][@digest]``; a name without a host is on Docker Hub, as for `Locator.parse`.
+
+        Raises:
+            InvalidReference: It is not one; the message says how to write what is probably meant.
+        """
+        name, tag, digest = _split(text)
+        if text.startswith("[") and "/" not in text:
+            raise InvalidReference(f"{quoted(text)} names no repository: write [IPv6 address][:port]/path")
+        if tag is None and digest is None:
+            tag = _DEFAULT_TAG
+        return cls(Locator(*_normalised(name)), tag, digest)
+
+    @property
+    def object(self) -> str:
+        """What the locator's remote is asked for: ``tag``, ``sha256:…`` or ``tag@sha256:…``."""
+        return _object_text(self.tag, self.digest)
+
+    @property
+    def familiar(self) -> str:
+        """The shortest text that `parse` reads back without leaving out a tag: ``redis:latest``."""
+        return self.locator.familiar + self._suffix()
+
+    def _suffix(self) -> str:
+        tag = "" if self.tag is None else f":{self.tag}"
+        return tag if self.digest is None else f"{tag}@{self.digest}"
+
+    def __str__(self) -> str:
+        return f"{self.locator}{self._suffix()}"
+
+    def __repr__(self) -> str:
+        return f"Reference('{shortened(str(self), 180)}')"
+
+    def _repr_html_(self) -> str:
+        from distsdk.display.html import reference
+
+        return reference(self)
+
+
+@frozen(order=True)
+class Hint:
+    """Something a caller knows about an object, ``kind:value``; it helps a remote and is never trusted.
+
+    Three kinds are known: ``mediatype``, ``size`` (in bytes) and ``platform``. Others are for remotes that know them.
+
+    Args:
+        kind: What the value is.
+        value: Checked where the kind is known.
+
+    Raises:
+        InvalidHint: The kind is empty, the value is not one of its kind, or something is not printable.
+    """
+
+    kind: str
+    value: str
+
+    def __attrs_post_init__(self) -> None:
+        if not self.kind or ":" in self.kind:
+            raise InvalidHint(
+                f"{quoted(str(self))} is not a hint: write kind:value, such as mediatype:application/json"
+            )
+        if not self.kind.isprintable() or not self.value.isprintable():
+            raise InvalidHint(f"the hint {quoted(str(self))} holds a character that cannot be shown: remove it")
+        match self.kind:
+            case "mediatype":
+                self._check_media_type()
+            case "size":
+                if not re.fullmatch(r"0|[1-9][0-9]{0,18}", self.value) or int(self.value) > MAX_SIZE:
+                    raise InvalidHint(f"the hint {quoted(str(self))} must be a number of bytes: write size:1783")
+            case "platform":
+                Platform.parse(self.value)
+
+    def _check_media_type(self) -> None:
+        try:
+            canonical = parse_media_type(self.value) == self.value
+        except ValueError as error:
+            raise InvalidHint(f"the hint {quoted(str(self))}: {error}") from error
+        if not canonical:
+            raise InvalidHint(f"the hint {quoted(str(self))} must be a media type in lower case without parameters")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the hint that ``text`` spells: what is before the first ``:`` is the kind.
+
+        Raises:
+            InvalidHint: There is no ``:`` or no kind, or the value is not one of its kind.
+        """
+        kind, colon, value = text.partition(":")
+        if not colon:
+            raise InvalidHint(f"{quoted(text)} is not a hint: write kind:value, such as mediatype:application/json")
+        return cls(kind, value.lower() if kind == "mediatype" else value)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+    def __repr__(self) -> str:
+        return f"Hint('{shortened(str(self), 160)}')"
+
+
+def _split(text: str) -> tuple[str, str | None, Digest | None]:
+    """Return name, tag and digest; a tag follows the last ``:`` of the last segment."""
+    # First of all: until an '@' is known to be followed by a digest, what precedes it may end in a password, and no
+    # message may show it.
+    rest, at, after = text.rpartition("@") if "@" in text else (text, "", "")
+    if at and ("@" in rest or not _LIKE_DIGEST.fullmatch(after)):
+        raise InvalidReference(
+            "an '@' that no digest follows: leave user and password out of the name (they are not shown here), "
+            "and write host/path[:tag][@digest]"
+        )
+    try:
+        digest = Digest.parse(after) if at else None
+    except InvalidDigest as error:
+        raise InvalidReference(f"the digest after '@' cannot be used: {error}") from error
+    if _HEX_ALONE.fullmatch(text):
+        raise InvalidReference(
+            f"{quoted(text)} could be an image's identifier: write sha256: before it, or a host if it is a name"
+        )
+    _check_spelling(rest)
+    start = rest.rfind("/") + 1
+    colon = rest.rfind(":", start)
+    return (rest, None, digest) if colon < 0 else (rest[:colon], rest[colon + 1 :], digest)
+
+
+def _normalised(name: str) -> tuple[str, str]:
+    """Return host and path of a name without tag and digest, as distribution's ``splitDockerDomain``."""
+    first, slash, rest = name.partition("/")
+    if slash and _like_host(first):
+        host, path = (_DEFAULT_HOST if first == _LEGACY_DEFAULT_HOST else first), rest
+        if not path:
+            raise InvalidReference(f"{quoted(name)} names no repository: write host/path")
+    else:
+        host, path = _DEFAULT_HOST, name
+    if host == _DEFAULT_HOST and "/" not in path:
+        path = _OFFICIAL + path
+    return host, path
+
+
+def _like_host(segment: str) -> bool:
+    """Tell whether the first of several segments is a host: no other segment has a ``.:`` or an upper-case letter."""
+    return segment == "localhost" or "." in segment or ":" in segment or segment.lower() != segment
+
+
+def _host_alone(text: str) -> str:
+    """Return the host where ``text`` is nothing else, or an empty string."""
+    if text.endswith("/") and text.count("/") == 1:
+        return text[:-1]
+    match = _HOST.fullmatch(text)
+    if match and (match[1] == "localhost" or "." in match[1] or match[2]):
+        return text
+    return ""
+
+
+def _check_spelling(name: str) -> None:
+    """Refuse what is no name whatever its parts are."""
+    if not name:
+        raise InvalidReference("an empty name: write host/path, such as docker.io/library/redis")
+    _refuse_transport(name)
+    if name.startswith(("/", "./", "../", "~")) or name in {".", ".."}:
+        raise InvalidReference(
+            f"{quoted(name)} is a path: local image layouts are not supported yet; a locator names a registry host"
+        )
+    strange = _STRANGE.search(name)
+    if strange:
+        # What follows ? or # in a pasted URL may be a signature.
+        raise InvalidReference(
+            f"{quoted(name[: strange.start()])} is followed by {quoted(strange[0])}, which no name contains: "
+            "write host/path[:tag][@digest] in ASCII letters, digits and ._-"
+        )
+    if any(segment in {".", ".."} for segment in name.split("/")):
+        raise InvalidReference(f"{quoted(name)} has a segment '.' or '..', which no name contains: write host/path")
+
+
+def _refuse_transport(text: str) -> None:
+    scheme, found, rest = text.partition("://")
+    if found:
+        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+        if scheme.lower() in {"docker", "oci", "http", "https", "dist"}:
+            raise InvalidReference(f"{quoted(scheme + found + rest)} has a scheme: write it as {shortened(rest)}")
+        raise InvalidReference(
+            f"{quoted(scheme + found + rest)} has a scheme: only registries are supported yet, written as host/path"
+        )
+    transport, colon, rest = text.partition(":")
+    if colon and transport in _FOREIGN:
+        meant = f"; the image {transport} is {_DEFAULT_HOST}/{_OFFICIAL}{shortened(text)}" if transport == "oci" else ""
+        raise InvalidReference(
+            f"{quoted(text)} is how other tools name local images, which are not supported yet: "
+            f"name a registry, as in host/path:tag{meant}"
+        )
+
+
+def _carries_object(name: str, text: str) -> str:
+    message = f"{quoted(text)} looks like a reference: "
+    if name and text[len(name)] == ":" and "/" not in name and text[len(name) + 1 :].isdigit():
+        message += f"for a registry host and its port write {shortened(text)}/; otherwise "
+    return message + f"give {quoted(name)} as the locator and {quoted(text[len(name) + 1 :])} as the object"
+
+
+def _check_host(host: str) -> None:
+    match = _HOST.fullmatch(host)
+    if match is None or len(match[1]) > _MAX_HOST:
+        raise InvalidReference(f"{quoted(host)} is not a registry host: write name[:port] or [IPv6 address][:port]")
+    if match[3] and not 1 <= int(match[3]) <= _MAX_PORT:
+        raise InvalidReference(f"{quoted(host)} has an impossible port: use 1 to {_MAX_PORT}")
+    if match[2]:
+        from ipaddress import IPv6Address
+
+        try:
+            IPv6Address(match[2])
+        except ValueError as error:
+            raise InvalidReference(f"{quoted(host)} is not an IPv6 address in brackets: correct the address") from error
+
+
+def _check_path(path: str) -> None:
+    if len(path) > _MAX_PATH:
+        raise InvalidReference(f"{quoted(path)} is too long: a repository has at most {_MAX_PATH} characters")
+    if _PATH.fullmatch(path):
+        return
+    # Mostly what was typed, before it was put among the official images.
+    shown = path.removeprefix(_OFFICIAL)
+    if _PATH.fullmatch(path.lower()):
+        raise InvalidReference(f"{quoted(shown)} has upper-case letters: write the repository in lower case")
+    raise InvalidReference(
+        f"{quoted(shown)} is not a repository: write lower-case letters and digits, "
+        "between them one of . _ __ or dashes, and / between segments"
+    )
+
+
+def _check_object(tag: str | None, digest: Digest | None) -> None:
+    if tag is None and digest is None:
+        raise InvalidReference("neither tag nor digest: give one of them")
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise InvalidReference(
+            f"{quoted(tag)} is not a tag: write 1 to 128 letters, digits, _ . or -, not beginning with . or -"
+        )
+
+
+def _object_text(tag: str | None, digest: Digest | None) -> str:
+    if digest is None:
+        return tag or ""
+    return str(digest) if tag is None else f"{tag}@{digest}"

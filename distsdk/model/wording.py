@@ -1,0 +1,35 @@
+"""How values are worded in messages and in one-line reprs: short, and safe to print."""
+
+from __future__ import annotations
+
+from distsdk.errors import printable
+
+#: Characters of foreign text that a message or a repr shows.
+_SHOWN = 80
+
+
+def quoted(text: str, limit: int = _SHOWN) -> str:
+    """Return ``text`` in quotes, escaped for a terminal, and cut after ``limit`` characters."""
+    return f"'{shortened(text, limit)}'"
+
+
+def shortened(text: str, limit: int = _SHOWN) -> str:
+    """Return ``text`` escaped for a terminal, and cut after ``limit`` characters."""
+    return printable(text) if len(text) <= limit else printable(text[:limit]) + "…"
+
+
+def human_size(size: int) -> str:
+    """Return a number of bytes for people, in decimal units: ``1,783 bytes``, ``74.3 MB``."""
+    if size < 10_000:
+        return "1 byte" if size == 1 else f"{size:,} bytes"
+    amount = float(size)
+    for unit in ("kB", "MB", "GB", "TB"):
+        amount /= 1000
+        if amount < 999.95:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1000:,.1f} PB"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 layer`` or ``7 layers``."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"

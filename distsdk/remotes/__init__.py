@@ -1,0 +1,1 @@
+"""Remotes: whatever can fetch an object by its name."""

@@ -1,0 +1,532 @@
+"""A repository of a registry that speaks the OCI distribution protocol.
+
+https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+from attrs import evolve, frozen
+
+from distsdk.blob import CHUNK_SIZE, Blob, Stat
+from distsdk.errors import (
+    DigestMismatch,
+    DistError,
+    InvalidDigest,
+    InvalidHint,
+    InvalidReference,
+    LimitExceeded,
+    MalformedDocument,
+    MediaTypeMismatch,
+    NotFound,
+    RegistryError,
+    SizeMismatch,
+    Unsafe,
+    UnsupportedDocument,
+    printable,
+    redact,
+)
+from distsdk.model.descriptor import Descriptor
+from distsdk.model.digest import Digest
+from distsdk.model.image import Index, Manifest, check_document, load_json
+from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCTET_STREAM, SCHEMA1, parse_media_type
+from distsdk.model.platform import Platform
+from distsdk.model.reference import Hint, Locator, Object
+from distsdk.transport.http import Answer, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from distsdk.blob import ByteStream
+    from distsdk.remotes.base import Settings
+    from distsdk.transport.http import Deadline
+
+#: Indexes within indexes that a ``platform:`` hint is followed through.
+MAX_INDEX_DEPTH = 4
+
+#: Entries asked for in a page of tags; some registries refuse more.
+PAGE_SIZE = 1000
+
+#: Entries of a listing that its repr shows.
+_SHOWN_ENTRIES = 20
+
+
+@frozen
+class _Wanted:
+    """An object and its hints, read."""
+
+    object: Object
+    media_types: tuple[str, ...] = ()
+    size: int | None = None
+    platform: Platform | None = None
+
+    @classmethod
+    def read(cls, wanted: str | Object | Digest | Descriptor, hints: tuple[str | Hint, ...]) -> _Wanted:
+        if isinstance(wanted, Descriptor):
+            own = (Hint("mediatype", wanted.media_type),) if wanted.media_type != OCTET_STREAM else ()
+            hints = (*own, Hint("size", str(wanted.size)), *hints)
+            wanted = wanted.digest
+        if isinstance(wanted, Digest):
+            wanted = Object(tag=None, digest=wanted)
+        elif isinstance(wanted, str):
+            wanted = Object.parse(wanted)
+        read = [Hint.parse(hint) if isinstance(hint, str) else hint for hint in hints]
+        values = {kind: [h.value for h in read if h.kind == kind] for kind in ("mediatype", "size", "platform")}
+        for kind in ("size", "platform"):
+            if len(set(values[kind])) > 1:
+                message = f"there can be one {kind}: hint only"
+                raise InvalidHint(message)
+        return cls(
+            object=wanted,
+            media_types=tuple(dict.fromkeys(values["mediatype"])),
+            size=int(values["size"][0]) if values["size"] else None,
+            platform=Platform.parse(values["platform"][0]) if values["platform"] else None,
+        )
+
+    @property
+    def is_document(self) -> bool:
+        """Whether it is read at once and whole: whatever goes by a tag, and whatever is hinted to be a manifest."""
+        return self.object.digest is None or self.platform is not None or not DOCUMENTS.isdisjoint(self.media_types)
+
+    @property
+    def accept(self) -> tuple[str, ...]:
+        """The media types to accept, best first: as hinted; and indexes, where a child of one may be meant."""
+        if not self.media_types:
+            return DEFAULT_ACCEPT
+        indexes = tuple(t for t in DEFAULT_ACCEPT if t in INDEXES) if self.platform is not None else ()
+        return tuple(dict.fromkeys((*self.media_types, *indexes)))
+
+    @property
+    def identifier(self) -> str:
+        """What stands in the URL."""
+        return str(self.object.digest or self.object.tag)
+
+
+class RegistryRemote:
+    """Reads a repository of a registry.
+
+    Threads may share one; it holds one session a process. Pickles carry the locator and the settings, no secrets.
+    """
+
+    def __init__(self, locator: Locator, settings: Settings) -> None:
+        """Use `distsdk.connect`."""
+        self._locator = locator
+        self._scope = f"repository:{locator.path}:pull"
+        self._transport = Transport(
+            settings.hosts.endpoint(locator.host),
+            hosts=settings.hosts,
+            timeouts=settings.timeouts,
+            limits=settings.limits,
+            session=settings.session,
+        )
+
+    @property
+    def locator(self) -> Locator:
+        """The host and the repository."""
+        return self._locator
+
+    def fetch(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Blob:
+        """Return the bytes of an object as a blob.
+
+        A tag, or what is hinted to be a document (a manifest or index media type, a platform), is asked for and read at
+        once, and held against its media type. Anything else costs nothing until it is read.
+
+        Args:
+            object: A tag, a digest, ``tag@digest`` (the digest counts), or a descriptor.
+            hints: ``mediatype:…``, repeated in order of preference; ``size:N``; ``platform:os/architecture``, which
+                leads from an index to the child for that platform. Unknown kinds are ignored.
+
+        Raises:
+            NotFound: The registry does not have it.
+            Denied: It does not exist, or needs a login.
+            MediaTypeMismatch: It is there, but of none of the hinted media types.
+            PlatformNotFound: The index has nothing for the platform.
+            DigestMismatch, SizeMismatch, MalformedDocument, UnsupportedDocument: What came is not to be used.
+            Unreachable, DeadlineExceeded, RateLimited, RegistryError: The registry did not answer well.
+        """
+        wanted = _Wanted.read(object, hints)
+        self._need_repository()
+        if wanted.is_document:
+            return self._document(wanted)
+        digest = wanted.object.digest
+        assert digest is not None  # noqa: S101 - or it would be a document
+        media_type = wanted.media_types[0] if len(wanted.media_types) == 1 else None
+        source = _RegistrySource(self, wanted, self._paths(wanted))
+        return Blob(source, digest, size=wanted.size, media_type=media_type)
+
+    def resolve(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Descriptor:
+        """Return media type, digest and size of an object; by HEAD, where the registry tells enough on one.
+
+        Args:
+            object: As `fetch`.
+            hints: As `fetch`.
+
+        Raises:
+            DistError: As `fetch`.
+        """
+        wanted = _Wanted.read(object, hints)
+        self._need_repository()
+        if wanted.platform is not None:
+            return self._document(wanted).descriptor
+        try:
+            answer = self._first_found("HEAD", self._paths(wanted), wanted, self._transport.document_deadline())
+        except RegistryError as error:
+            if error.status not in {405, 501}:
+                raise
+            return self._document(wanted).descriptor
+        answer.close()
+        digest = self._content_digest(answer)
+        expected = wanted.object.digest
+        if expected is not None:
+            if digest is not None and digest.algorithm == expected.algorithm and digest != expected:
+                raise _digest_mismatch(answer, expected, digest)
+            digest = expected
+        size = answer.content_length
+        if digest is None or not size:  # not told: read it
+            return self._document(wanted).descriptor
+        hinted = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
+        media_type = _content_type(answer) if _is_manifest(answer) else hinted
+        return Descriptor(media_type=media_type, digest=digest, size=size)
+
+    def manifest(
+        self, object: str | Object | Digest | Descriptor, *, platform: str | Platform | None = None
+    ) -> Manifest:
+        """Return the manifest of an image or artifact; of an index, the child for a platform.
+
+        Args:
+            object: As `fetch`.
+            platform: ``os/architecture[/variant]``; by default linux on this machine's architecture.
+
+        Raises:
+            DistError: As `fetch`.
+        """
+        chosen = Platform.local() if platform is None else platform
+        blob = self.fetch(object, Hint("platform", str(chosen)))
+        return Manifest.parse(blob.read(), blob.media_type)
+
+    def index(self, object: str | Object | Digest | Descriptor) -> Index:
+        """Return an index.
+
+        Raises:
+            MediaTypeMismatch: It is there, but it is no index.
+            DistError: As `fetch`.
+        """
+        blob = self.fetch(object, *(Hint("mediatype", t) for t in DEFAULT_ACCEPT if t in INDEXES))
+        return Index.parse(blob.read(), blob.media_type)
+
+    def tags(self) -> TagList:
+        """Return the repository's tags, to be iterated over. Nothing is asked for until then."""
+        self._need_repository()
+        return TagList(self._transport, f"/v2/{self._locator.path}/tags/list", "tags", self._scope, str(self._locator))
+
+    def catalog(self) -> TagList:
+        """Return the registry's repositories, to be iterated over. Many registries do not tell."""
+        return TagList(self._transport, "/v2/_catalog", "repositories", "registry:catalog:*", self._locator.host)
+
+    def __repr__(self) -> str:
+        return f"<RegistryRemote {self._locator} at {self._transport.endpoint}>"
+
+    def _repr_html_(self) -> str:
+        from distsdk.display.html import remote
+
+        return remote(str(self._locator), self._transport.endpoint)
+
+    def _need_repository(self) -> None:
+        if not self._locator.path:
+            message = f"{self._locator.host} is a host: add the repository, {self._locator.host}/name"
+            raise InvalidReference(message)
+
+    def _paths(self, wanted: _Wanted) -> list[str]:
+        """Return where an object may be, in the order of the original's rule: a 404 leads to the next."""
+        manifests, blobs = (f"/v2/{self._locator.path}/{kind}/{wanted.identifier}" for kind in ("manifests", "blobs"))
+        if wanted.object.digest is None:
+            return [manifests]
+        return [manifests, blobs] if wanted.is_document else [blobs, manifests]
+
+    def _first_found(
+        self,
+        method: str,
+        paths: list[str],
+        wanted: _Wanted,
+        deadline: Deadline | None,
+        extra: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Ask for an object at each of ``paths`` until one is not 404; ``paths`` keeps the one that was not.
+
+        Raises:
+            NotFound: It is at none of them.
+            MediaTypeMismatch: It is there, but of none of the accepted media types.
+        """
+        for path in tuple(paths):
+            headers = dict(extra or {})
+            if "/manifests/" in path:
+                headers["Accept"] = ", ".join(wanted.accept)
+            try:
+                answer = self._transport.request(method, path, scope=self._scope, headers=headers, deadline=deadline)
+            except NotFound as error:
+                missing = error
+                continue
+            if _is_manifest(answer):
+                self._check_type(wanted, answer)
+            paths[:] = [path]
+            return answer
+        if wanted.media_types:
+            self._explain_missing(wanted)
+        why = ", ".join(missing.codes) or "404"
+        message = f"{self._name(wanted)} does not exist ({why} at {redact(self._transport.endpoint)})"
+        raise NotFound(message, codes=missing.codes) from missing
+
+    def _name(self, wanted: _Wanted) -> str:
+        return f"{self._locator}{'@' if wanted.object.digest else ':'}{wanted.identifier}"
+
+    def _explain_missing(self, wanted: _Wanted) -> None:
+        """Raise MediaTypeMismatch if an object that was not given as hinted is there under another media type."""
+        anything = evolve(wanted, media_types=(*DEFAULT_ACCEPT, "*/*"))
+        [path] = [path for path in self._paths(wanted) if "/manifests/" in path]
+        headers = {"Accept": ", ".join(anything.accept)}
+        deadline = self._transport.document_deadline()
+        try:
+            answer = self._transport.request("HEAD", path, scope=self._scope, headers=headers, deadline=deadline)
+        except DistError:
+            return  # what the registry said at first is enough
+        answer.close()
+        self._refuse_type(wanted, _content_type(answer))
+
+    def _check_type(self, wanted: _Wanted, answer: Answer) -> None:
+        """Hold a manifest's media type against the hints; be done with the answer if it is none of them."""
+        media_type = _content_type(answer)
+        if media_type in SCHEMA1 or (wanted.media_types and media_type not in wanted.accept):
+            answer.discard(self._transport.limits.error)
+            self._explain_missing(wanted)  # some registries convert to what nobody asked for: name what is there
+            self._refuse_type(wanted, media_type)
+
+    def _refuse_type(self, wanted: _Wanted, media_type: str) -> None:
+        if media_type in SCHEMA1:
+            message = (
+                f"{self._name(wanted)} is a Docker schema 1 manifest ({media_type}), which is not supported: "
+                "its digest does not cover its bytes"
+            )
+            raise UnsupportedDocument(message, media_type=media_type)
+        if wanted.media_types and media_type not in wanted.accept:
+            message = (
+                f"{self._name(wanted)} is {media_type}, not {' or '.join(wanted.media_types)}: "
+                f"fetch it with the hint mediatype:{media_type}"
+            )
+            if media_type in INDEXES:
+                message += ", or add a hint platform:os/architecture to be led to one of its children"
+            raise MediaTypeMismatch(message, expected=wanted.media_types, got=media_type)
+
+    def _document(self, wanted: _Wanted) -> Blob:
+        """Ask for a document, read it whole, check it, and follow an index if a platform is wanted."""
+        deadline = self._transport.document_deadline()
+        for _ in range(MAX_INDEX_DEPTH):
+            blob = self._one_document(wanted, deadline)
+            if wanted.platform is None or blob.media_type not in INDEXES:
+                return blob
+            child = Index.parse(blob.read(), blob.media_type).select(wanted.platform)
+            if wanted.media_types and child.media_type not in wanted.accept:
+                message = (
+                    f"the manifest for {wanted.platform} is {child.media_type}, not {' or '.join(wanted.media_types)}: "
+                    f"fetch it with the hint mediatype:{child.media_type}"
+                )
+                raise MediaTypeMismatch(message, expected=wanted.media_types, got=child.media_type)
+            declared = _Wanted.read(child, ())
+            wanted = _Wanted(declared.object, declared.media_types, declared.size, wanted.platform)
+        message = f"{self._locator}: indexes within indexes, more than {MAX_INDEX_DEPTH} deep"
+        raise LimitExceeded(message, limit=MAX_INDEX_DEPTH)
+
+    def _one_document(self, wanted: _Wanted, deadline: Deadline) -> Blob:
+        limits = self._transport.limits
+        answer = self._first_found("GET", self._paths(wanted), wanted, deadline)
+        if _is_manifest(answer):
+            media_type = _content_type(answer)
+        else:
+            media_type = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
+        raw = answer.read_document(limits.document, deadline, what=redact(answer.url))
+        if wanted.size is not None and len(raw) != wanted.size:
+            message = f"{redact(answer.url)} has {len(raw)} bytes, declared are {wanted.size}"
+            raise SizeMismatch(message, expected=wanted.size, got=len(raw))
+        told = self._content_digest(answer)
+        expected = wanted.object.digest
+        digest = Digest.of(raw, (expected or told or _SHA256).algorithm)
+        for claim in (expected, told):
+            if claim is not None and claim.algorithm == digest.algorithm and claim != digest:
+                raise _digest_mismatch(answer, claim, digest)
+        if media_type in DOCUMENTS:
+            check_document(raw, media_type)
+        return Blob.from_bytes(raw, media_type=media_type, digest=digest)
+
+    def _content_digest(self, answer: Answer) -> Digest | None:
+        text = answer.headers.get("Docker-Content-Digest")
+        if not text:
+            return None
+        try:
+            return Digest.parse(text)
+        except InvalidDigest as error:
+            message = f"{redact(answer.url)} answered with a Docker-Content-Digest that is none"
+            raise MalformedDocument(message) from error
+
+
+_SHA256 = Digest.of(b"")
+
+
+def _digest_mismatch(answer: Answer, expected: Digest, got: Digest) -> DigestMismatch:
+    message = f"{redact(answer.url)}: expected {expected}, got {got}"
+    return DigestMismatch(message, expected=str(expected), got=str(got))
+
+
+def _content_type(answer: Answer) -> str:
+    """Return the media type of an answer; ``application/octet-stream`` where it names none that is well-formed."""
+    try:
+        return parse_media_type(answer.headers.get("Content-Type", ""))
+    except ValueError:
+        return OCTET_STREAM
+
+
+def _is_manifest(answer: Answer) -> bool:
+    return answer.path.startswith("/v2/") and "/manifests/" in answer.path
+
+
+@frozen
+class _RegistrySource:
+    """The bytes with a digest, as a repository has them. Where they were found is remembered."""
+
+    remote: RegistryRemote
+    wanted: _Wanted
+    paths: list[str]
+
+    def open(self, offset: int, end: int | None) -> ByteStream:
+        if (offset, end) == (0, None):
+            return self._ask("GET")
+        # Closed ranges only: some registries answer 416 to an open one. Accept-Ranges is no guide: few send it.
+        try:
+            answer = self._ask("GET", {"Range": f"bytes={offset}-{'' if end is None else end - 1}"})
+        except RegistryError as error:
+            if error.status != 416:
+                raise
+            answer = self._ask("GET")
+        if answer.status == 206 and not _is_range(answer, offset, end):
+            answer.close()
+            answer = self._ask("GET")
+        if answer.status == 200:  # the range was ignored: start over
+            while offset and (skipped := answer.read(min(offset, CHUNK_SIZE))):
+                offset -= len(skipped)
+        return answer
+
+    def stat(self) -> Stat:
+        answer = self._ask("HEAD")
+        answer.close()
+        return Stat(answer.content_length, _content_type(answer) if _is_manifest(answer) else None)
+
+    def _ask(self, method: str, extra: Mapping[str, str] | None = None) -> Answer:
+        return self.remote._first_found(method, self.paths, self.wanted, None, extra)
+
+
+def _is_range(answer: Answer, offset: int, end: int | None) -> bool:
+    """Whether a 206 holds the range that was asked for, or what there is of it (RFC 9110 section 14.4)."""
+    match = re.fullmatch(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", answer.headers.get("Content-Range", ""))
+    if match is None:
+        return False
+    first, last, total = int(match[1]), int(match[2]), None if match[3] == "*" else int(match[3])
+    return first == offset and last >= first and (last + 1 == total or last + 1 == end)
+
+
+class TagList:
+    """The tags of a repository, or the repositories of a registry: read page by page, each time one iterates.
+
+    Nothing is kept but the first few, for the repr.
+    """
+
+    def __init__(self, transport: Transport, path: str, key: str, scope: str, name: str) -> None:
+        """Use `RegistryRemote.tags` or `RegistryRemote.catalog`."""
+        self._transport = transport
+        self._path = path
+        self._key = key
+        self._scope = scope
+        self._name = name
+        self._shown: tuple[str, ...] = ()
+        self._count: int | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the entries in the registry's order.
+
+        Raises:
+            MalformedDocument: A page is not what the distribution specification says.
+            Unsafe: A page names a next one that is elsewhere.
+            LimitExceeded: There are more pages than `Limits.pages`, or one has more bytes than `Limits.document`.
+            DistError: As `RegistryRemote.fetch`.
+        """
+        count = 0
+        shown: list[str] = []
+        for page in self._pages():
+            for entry in page:
+                count += 1
+                if len(shown) < _SHOWN_ENTRIES:
+                    shown.append(entry)
+                    self._shown = tuple(shown)
+                yield entry
+        self._shown, self._count = tuple(shown), count
+
+    def _pages(self) -> Iterator[list[str]]:
+        transport = self._transport
+        url: str | None = f"{transport.endpoint}{self._path}?n={PAGE_SIZE}"
+        seen: set[str] = set()
+        while url is not None:
+            if url in seen:
+                message = f"{redact(url)}: the pages lead in a circle"
+                raise MalformedDocument(message)
+            if len(seen) == transport.limits.pages:
+                message = f"{self._name} has more pages of {self._key} than the limit of {transport.limits.pages}"
+                raise LimitExceeded(message, limit=transport.limits.pages)
+            seen.add(url)
+            deadline = transport.document_deadline()
+            answer = transport.request(
+                "GET", url, scope=self._scope, headers={"Accept": "application/json"}, deadline=deadline
+            )
+            raw = answer.read_document(transport.limits.document, deadline, what=redact(url))
+            yield self._entries(raw, url)
+            url = self._next(answer.headers.get("Link", ""), url)
+
+    def _entries(self, raw: bytes, url: str) -> list[str]:
+        page = load_json(raw, what=redact(url))
+        entries = page.get(self._key)
+        if entries is None:
+            entries = []  # some registries write null for none
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            message = f"{redact(url)}: {self._key} is no list of strings"
+            raise MalformedDocument(message)
+        return entries
+
+    def _next(self, link: str, url: str) -> str | None:
+        """Return the next page that a Link header names (RFC 8288), if it is a page of the same listing."""
+        target = next_link(link)
+        if target is None:
+            return None
+        resolved = urljoin(url, target)
+        if resolved.partition("?")[0] != url.partition("?")[0]:
+            message = f"{redact(url)} names a next page elsewhere, {redact(resolved)}: not followed"
+            raise Unsafe(message)
+        return resolved
+
+    def __repr__(self) -> str:
+        if not self._shown and self._count is None:
+            return f"<TagList {self._name}: not read yet>"
+        more = "" if self._count == len(self._shown) else ", …"
+        return printable(f"<TagList {self._name}: {', '.join(self._shown)}{more}>")
+
+    def _repr_html_(self) -> str:
+        from distsdk.display.html import tag_list
+
+        return tag_list(self._name, self._shown, self._count)
+
+
+def next_link(header: str) -> str | None:
+    """Return the target of the first link with relation ``next`` in a Link header (RFC 8288 section 3)."""
+    for target, params in re.findall(r"<([^<>]*)>((?:[^<>,\"]|\"(?:[^\"\\]|\\.)*\")*)", header):
+        relation = re.search(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]+))', params, re.IGNORECASE)
+        if relation and "next" in (relation[1] or relation[2] or "").lower().split():
+            return str(target)
+    return None

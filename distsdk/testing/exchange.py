@@ -1,0 +1,174 @@
+"""What goes in and out of the in-process registry: a request, a response, and the steps of a response's body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from attrs import Factory, define, evolve, field, frozen
+
+if TYPE_CHECKING:
+    import threading
+
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+class Headers(Mapping[str, str]):
+    """Header fields by name, whatever the case of the name; fields of one name are joined with a comma.
+
+    Args:
+        pairs: Names and values, in the order in which they were sent.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._fields: dict[str, tuple[str, str]] = {}
+        for name, value in pairs:
+            known = self._fields.get(name.lower())
+            # https://www.rfc-editor.org/rfc/rfc9110#section-5.3
+            self._fields[name.lower()] = (known[0], f"{known[1]}, {value}") if known else (name, value)
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.lower()][1]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._fields.values())
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        shown = {name: "REDACTED" if name.lower() in _SECRET else value for name, value in self.items()}
+        return f"Headers({shown})"
+
+    def without(self, name: str) -> Headers:
+        """Return these fields without the one of that name."""
+        return Headers((kept, value) for kept, value in self.items() if kept.lower() != name.lower())
+
+
+@frozen
+class Request:
+    """One request as the registry saw it.
+
+    Attributes:
+        method: ``GET``, ``HEAD`` and so on.
+        path: The path, percent-decoded, without the query: ``/v2/library/redis/manifests/7``.
+        query: The query as it was sent, without ``?``; empty where there was none.
+        headers: The header fields; names match in any case.
+        status: The status that was answered; 0 while there is no answer yet.
+        body_bytes_sent: Bytes of the answer's body handed to the socket so far. Where the client hung up, up to 1 MiB
+            more than it could have taken.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Headers = field(factory=Headers, eq=False)
+    status: int = 0
+    body_bytes_sent: int = 0
+
+
+@frozen(eq=False)
+class Pause:
+    """A step of an answer: nothing is sent for a time. Closing the registry ends it.
+
+    Attributes:
+        seconds: The longest it lasts.
+        event: Ends it when set.
+    """
+
+    seconds: float = float("inf")
+    event: threading.Event | None = None
+
+
+@frozen
+class HangUp:
+    """A step of an answer: the connection ends here.
+
+    Attributes:
+        reset: End it with a reset (TCP RST), which may take bytes on their way with it, rather than in order (FIN).
+    """
+
+    reset: bool = False
+
+
+Step: TypeAlias = memoryview | Pause | HangUp
+
+
+def body_size(steps: Iterable[Step]) -> int:
+    """Return how many bytes the steps of a body have in all."""
+    return sum(len(step) for step in steps if isinstance(step, memoryview))
+
+
+def _own_size(response: Response) -> int:
+    return body_size(response.body)
+
+
+@frozen(eq=False)
+class Response:
+    """An answer, to the last detail of how its bytes go out. Faults turn one into another.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Header fields in order, without those that frame the body; a ``Content-Length`` among them replaces the
+            right one.
+        body: What is sent after the header, step by step; a HEAD request gets the header alone.
+        length: What ``Content-Length`` says, in bytes; by default the size of the body.
+        framing: How the client learns where the body ends: by its length, by chunks, or by the connection's end.
+        hold: A pause before anything is sent.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: tuple[Step, ...] = ()
+    length: int = field(default=Factory(_own_size, takes_self=True))
+    framing: Literal["length", "chunked", "close"] = "length"
+    hold: Pause | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is one of success, 200 to 299."""
+        return 200 <= self.status < 300
+
+    @property
+    def size(self) -> int:
+        """Bytes in the body."""
+        return body_size(self.body)
+
+    def header(self, name: str) -> str | None:
+        """Return the value of the first header field of that name, or None."""
+        return next((value for known, value in self.headers if known.lower() == name.lower()), None)
+
+    def with_header(self, name: str, value: str | None) -> Response:
+        """Return this answer with that header field in place of all of that name; None takes them away."""
+        kept = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
+        return evolve(self, headers=kept if value is None else (*kept, (name, value)))
+
+    def split(self, at: int) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+        """Return the steps up to and after the first ``at`` bytes of the body."""
+        before: list[Step] = []
+        steps = iter(self.body)
+        for step in steps:
+            if not isinstance(step, memoryview):
+                before.append(step)
+            elif len(step) <= at:
+                before.append(step)
+                at -= len(step)
+            else:
+                return (*before, step[:at]), (step[at:], *steps)
+        return tuple(before), ()
+
+
+@define(eq=False)
+class Exchange:
+    """A request and what became of it so far; one server thread writes it, anyone may read it."""
+
+    request: Request
+    status: int = 0
+    sent: int = 0
+
+    def record(self) -> Request:
+        """Return the request with its status and count as they are now."""
+        return evolve(self.request, status=self.status, body_bytes_sent=self.sent)

@@ -1,0 +1,421 @@
+"""A container registry in this process, on loopback, that counts what it is asked and fails on request."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import mmap
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from attrs import define, evolve, frozen
+
+from distsdk.model import media
+from distsdk.model.descriptor import Descriptor
+from distsdk.model.digest import Digest
+from distsdk.model.platform import Platform
+from distsdk.testing.api import NAME, TAG, Api, Repository
+from distsdk.testing.exchange import Exchange, Request, Response
+from distsdk.testing.server import Server
+from distsdk.testing.tokens import TokenService
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Self
+
+    from distsdk.testing.faults import Fault
+
+#: Bytes, or a file that holds them and is not changed while the registry serves it.
+Content: TypeAlias = bytes | Path
+Media: TypeAlias = Literal["oci", "docker"]
+
+
+@define(eq=False)
+class _Rule:
+    """A fault and where it acts."""
+
+    fault: Fault
+    path: re.Pattern[str]
+    method: str | None
+    left: int | None
+
+
+class Registry:
+    """A registry over HTTP on ``127.0.0.1``, for tests and examples.
+
+    It answers reads as the OCI distribution specification 1.1 says, and the catalog as Docker's registry does. What it
+    holds is put into it by methods; pushes over HTTP are refused. It serves while it is a context::
+
+        with Registry() as registry:
+            registry.add_image("library/redis", "7", layers=[b"one", b"two"])
+            ...  # ask http://{registry.host}/v2/library/redis/manifests/7
+
+    Content may be added, and everything else called, from any thread, before and while it serves.
+
+    Args:
+        auth: ``"bearer"`` to serve only who brings a token, which its own ``/token`` gives to anyone for pulling.
+        token_lifetime: Seconds for which a token is good.
+        page_size: The most tags or repositories in one answer, also where a client asks for more. By default a client
+            that asks for no number gets all.
+        ssl_context: Serve HTTPS with this context, which must have a certificate loaded.
+    """
+
+    def __init__(
+        self,
+        *,
+        auth: Literal["bearer"] | None = None,
+        token_lifetime: float = 60,
+        page_size: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tokens = TokenService(token_lifetime) if auth == "bearer" else None
+        self._ssl_context = ssl_context
+        self._server: Server | None = None
+        self._lock = threading.RLock()
+        self._repositories: dict[str, Repository] = {}
+        self._api = Api(self._repositories, self._lock, tokens=self._tokens, page_size=page_size)
+        self._rules: list[_Rule] = []
+        self._exchanges: list[Exchange] = []
+
+    def __enter__(self) -> Self:
+        self._server = Server(self._answer, self._ssl_context)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.stop()
+
+    def __repr__(self) -> str:
+        return f"<Registry {self.host if self._server else 'not started'}>"
+
+    @property
+    def host(self) -> str:
+        """Host and port, as they stand in a reference: ``127.0.0.1:40123``. They stay known after the end.
+
+        Raises:
+            RuntimeError: The registry was not started.
+        """
+        if self._server is None:
+            raise RuntimeError("the registry was not started: use it as `with Registry() as registry:`")
+        return f"127.0.0.1:{self._server.server_port}"
+
+    @property
+    def url(self) -> str:
+        """The origin, ``http://127.0.0.1:40123``, or ``https`` where it has a TLS context."""
+        return f"{'https' if self._ssl_context else 'http'}://{self.host}"
+
+    def locator(self, repository: str) -> str:
+        """Return the locator of a repository here: ``127.0.0.1:40123/library/redis``."""
+        return f"{self.host}/{repository}"
+
+    # What it holds
+
+    def add_blob(
+        self,
+        repository: str,
+        data: Content,
+        *,
+        digest: Digest | None = None,
+        media_type: str = media.OCTET_STREAM,
+    ) -> Descriptor:
+        """Put a blob into a repository.
+
+        Args:
+            repository: Its name, ``library/redis``.
+            data: The bytes, or the path of a file with them; neither is copied.
+            digest: The digest it is found under; by default the SHA-256 of the bytes. It is not checked: a wrong one
+                makes a registry that holds a damaged blob.
+            media_type: The media type for the descriptor; a registry serves every blob as ``application/octet-stream``.
+
+        Returns:
+            What refers to the blob.
+
+        Raises:
+            ValueError: The repository's name is malformed.
+        """
+        view = _view(data)
+        found = digest or _digest(view)
+        with self._lock:
+            self._repository(repository).blobs[found] = view
+        return Descriptor(media_type=media_type, digest=found, size=len(view))
+
+    def add_manifest(
+        self,
+        repository: str,
+        raw: bytes | Mapping[str, object],
+        media_type: str,
+        *,
+        tags: Iterable[str] = (),
+        digest: Digest | None = None,
+    ) -> Descriptor:
+        """Put a manifest or index into a repository, as it is: what it refers to need not be there.
+
+        Args:
+            repository: Its name, ``library/redis``.
+            raw: The bytes, or fields to be written as JSON.
+            media_type: The media type it is served with.
+            tags: Tags that name it from now on.
+            digest: The digest it is found under; by default the SHA-256 of the bytes. It is not checked.
+
+        Returns:
+            What refers to the manifest.
+
+        Raises:
+            ValueError: The repository's name or a tag is malformed.
+        """
+        data = raw if isinstance(raw, bytes) else json.dumps(raw, separators=(",", ":")).encode()
+        view = memoryview(data)
+        found = digest or _digest(view)
+        names = tuple(tags)
+        for tag in names:
+            if not TAG.fullmatch(tag):
+                raise ValueError(f"{tag!r} is not a tag: use letters, digits, '_', '.', '-', at most 128")
+        with self._lock:
+            target = self._repository(repository)
+            target.manifests[found] = (media_type, view)
+            target.tags.update(dict.fromkeys(names, found))
+        return Descriptor(media_type=media_type, digest=found, size=len(view))
+
+    def add_image(
+        self,
+        repository: str,
+        tag: str | None = None,
+        *,
+        layers: Sequence[Content] = (),
+        config: Mapping[str, object] | bytes | None = None,
+        platform: str | None = None,
+        media: Media = "oci",
+    ) -> Descriptor:
+        """Put an image into a repository: its layers, its configuration and its manifest.
+
+        Args:
+            repository: Its name, ``library/redis``.
+            tag: A tag that names it from now on.
+            layers: The layers, lowest first: tar archives, plain or compressed with gzip or zstd (any bytes will do
+                where nothing unpacks them). Their media types follow from their first bytes.
+            config: The configuration, as bytes or as fields beside ``os``, ``architecture`` and ``rootfs``.
+            platform: ``os/architecture[/variant]``; by default ``linux/amd64``. Where it is given, the descriptor that
+                is returned has it too, as `add_index` needs it.
+            media: Write OCI documents or Docker's.
+
+        Returns:
+            What refers to the manifest.
+
+        Raises:
+            ValueError: A name is malformed, or a layer is compressed with zstd and no configuration in bytes is given,
+                so that its diff ID is not known.
+        """
+        views = [_view(layer) for layer in layers]
+        kinds = [_compression(view) for view in views]
+        target = Platform.parse(platform or "linux/amd64")
+        if not isinstance(config, bytes):
+            diff_ids = [_diff_id(view, kind) for view, kind in zip(views, kinds, strict=True)]
+            fields: dict[str, object] = {"architecture": target.architecture, "os": target.os}
+            if target.variant:
+                fields["variant"] = target.variant
+            fields |= {"config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}, **(config or {})}
+            config = json.dumps(fields, separators=(",", ":")).encode()
+        types = _TYPES[media]
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": types.manifest,
+            "config": self.add_blob(repository, config, media_type=types.config).to_fields(),
+            "layers": [
+                self._add_view(repository, view, types.layers[kind]).to_fields()
+                for view, kind in zip(views, kinds, strict=True)
+            ],
+        }
+        descriptor = self.add_manifest(repository, manifest, types.manifest, tags=() if tag is None else (tag,))
+        return descriptor if platform is None else evolve(descriptor, platform=target)
+
+    def add_index(
+        self, repository: str, tag: str | None = None, *, manifests: Iterable[Descriptor], media: Media = "oci"
+    ) -> Descriptor:
+        """Put an index into a repository.
+
+        Args:
+            repository: Its name, ``library/redis``.
+            tag: A tag that names it from now on.
+            manifests: What it refers to, in order, such as `add_image` with a ``platform`` returns it.
+            media: Write an OCI index or Docker's manifest list.
+
+        Returns:
+            What refers to the index.
+
+        Raises:
+            ValueError: A name is malformed.
+        """
+        media_type = _TYPES[media].index
+        fields = {
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "manifests": [descriptor.to_fields() for descriptor in manifests],
+        }
+        return self.add_manifest(repository, fields, media_type, tags=() if tag is None else (tag,))
+
+    def _add_view(self, repository: str, view: memoryview, media_type: str) -> Descriptor:
+        digest = _digest(view)
+        with self._lock:
+            self._repository(repository).blobs[digest] = view
+        return Descriptor(media_type=media_type, digest=digest, size=len(view))
+
+    def _repository(self, name: str) -> Repository:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a repository name: use lower-case words with '/' between them")
+        return self._repositories.setdefault(name, Repository())
+
+    # What goes wrong
+
+    def fault(self, fault: Fault, *, path: str = "", method: str | None = None, times: int | None = None) -> None:
+        """Make something go wrong from now on.
+
+        Of several faults on one path the first declared is the outermost: it sees the request first and the answer
+        last, and one that does not ask the registry, such as `Status`, keeps the later ones waiting. So
+        ``Status(503)`` once and then ``Cut(100)`` once fail the first request, cut the second, and leave the third
+        alone.
+
+        Args:
+            fault: What goes wrong.
+            path: Where: a regular expression that is searched for in the path, so that ``/v2/x/blobs/`` means all
+                blobs of ``x``. By default everywhere, ``/token`` included.
+            method: Only for this method. By default for all, HEAD included.
+            times: How often it acts; requests that it leaves as they were do not count. By default until
+                `clear_faults`.
+        """
+        with self._lock:
+            self._rules.append(_Rule(fault, re.compile(path), method, times))
+
+    def clear_faults(self) -> None:
+        """Let nothing go wrong any more; answers under way are not changed."""
+        with self._lock:
+            self._rules.clear()
+
+    def expire_tokens(self) -> None:
+        """Make every token given out so far worthless."""
+        if self._tokens is not None:
+            self._tokens.expire()
+
+    # What it was asked
+
+    @property
+    def requests(self) -> list[Request]:
+        """All requests since the start or the last `reset`, in the order in which they came, as they are by now."""
+        with self._lock:
+            exchanges = tuple(self._exchanges)
+        return [exchange.record() for exchange in exchanges]
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of bodies handed to sockets since the start or the last `reset`."""
+        with self._lock:
+            return sum(exchange.sent for exchange in self._exchanges)
+
+    def count(self, method: str | None = None, path: str = "") -> int:
+        """Return how many requests came.
+
+        Args:
+            method: Only those of this method.
+            path: Only those in whose path this regular expression is found.
+        """
+        return sum(
+            method in {None, request.method} and re.search(path, request.path) is not None for request in self.requests
+        )
+
+    def reset(self) -> None:
+        """Forget the requests so far. Content, faults and tokens stay."""
+        with self._lock:
+            self._exchanges.clear()
+
+    # How it answers
+
+    def _answer(self, request: Request) -> tuple[Exchange, Response]:
+        exchange = Exchange(request)
+        with self._lock:
+            self._exchanges.append(exchange)
+            rules = tuple(self._rules)
+        return exchange, self._through(rules, request)
+
+    def _through(self, rules: tuple[_Rule, ...], request: Request) -> Response:
+        if not rules:
+            return self._api.respond(request, self.url)
+        rule, later = rules[0], rules[1:]
+        if rule.method not in {None, request.method} or not rule.path.search(request.path) or not self._take(rule):
+            return self._through(later, request)
+        untouched: Response | None = None
+
+        def respond(asked: Request) -> Response:
+            nonlocal untouched
+            response = self._through(later, asked)
+            untouched = response if asked is request else None
+            return response
+
+        response = rule.fault.answer(request, respond)
+        if response is untouched and rule.left is not None:
+            with self._lock:
+                rule.left += 1
+        return response
+
+    def _take(self, rule: _Rule) -> bool:
+        with self._lock:
+            if rule.left is None:
+                return True
+            if rule.left == 0:
+                return False
+            rule.left -= 1
+            return True
+
+
+def _view(data: Content) -> memoryview:
+    """Return the bytes without copying them; a file is mapped and its pages are read when they are served."""
+    if isinstance(data, bytes):
+        return memoryview(data)
+    with data.open("rb") as file:
+        if not data.stat().st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _digest(view: memoryview) -> Digest:
+    return Digest("sha256", hashlib.sha256(view, usedforsecurity=False).hexdigest())
+
+
+@frozen
+class _Types:
+    index: str
+    manifest: str
+    config: str
+    layers: Mapping[str, str]
+
+
+_TYPES: Mapping[Media, _Types] = {
+    "oci": _Types(
+        media.OCI_INDEX,
+        media.OCI_MANIFEST,
+        media.OCI_CONFIG,
+        {"": media.OCI_LAYER, "gzip": media.OCI_LAYER_GZIP, "zstd": media.OCI_LAYER_ZSTD},
+    ),
+    "docker": _Types(
+        media.DOCKER_LIST,
+        media.DOCKER_MANIFEST,
+        media.DOCKER_CONFIG,
+        {"": media.DOCKER_LAYER, "gzip": media.DOCKER_LAYER_GZIP, "zstd": media.DOCKER_LAYER_ZSTD},
+    ),
+}
+
+
+def _compression(view: memoryview) -> str:
+    # https://www.rfc-editor.org/rfc/rfc1952#section-2.3.1 and https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1
+    start = bytes(view[:4])
+    if start.startswith(b"\x1f\x8b"):
+        return "gzip"
+    return "zstd" if start == b"\x28\xb5\x2f\xfd" else ""
+
+
+def _diff_id(view: memoryview, compression: str) -> str:
+    if compression == "zstd":
+        raise ValueError("the diff ID of a zstd layer is not computed here: give the configuration as bytes")
+    return str(_digest(memoryview(gzip.decompress(view)) if compression == "gzip" else view))

@@ -1,0 +1,1 @@
+"""HTTP and nothing above it: sessions, tokens, hosts, replay."""

@@ -1,0 +1,465 @@
+"""Requests to a registry: one session a process, time limits, tokens, redirects, and errors translated at one seam."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.cookiejar
+import json
+import logging
+import os
+import pickle
+import ssl
+import threading
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3.exceptions
+from attrs import frozen
+
+from distsdk import __version__
+from distsdk.errors import (
+    DeadlineExceeded,
+    Denied,
+    DistError,
+    LimitExceeded,
+    NotFound,
+    RateLimited,
+    RegistryError,
+    Unreachable,
+    Unsafe,
+    redact,
+)
+from distsdk.transport.auth import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from distsdk.transport.hosts import Hosts
+
+_log = logging.getLogger(__name__)
+
+#: Redirects that are followed for one request.
+MAX_REDIRECTS = 5
+
+#: Connections that are kept open to one host; more are opened when more are needed.
+KEPT_CONNECTIONS = 16
+
+
+@frozen
+class Timeouts:
+    """How long to wait, in seconds.
+
+    Attributes:
+        connect: For a connection, TLS included.
+        read: Without a byte.
+        document: For a whole document: manifest, token, page of tags. Blobs have no such limit.
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    document: float = 60.0
+
+
+@frozen
+class Limits:
+    """How much to take from a registry.
+
+    Attributes:
+        document: Bytes of a manifest, an index or a page of tags.
+        token: Bytes of a token service's reply.
+        error: Bytes of an error's body that are read.
+        pages: Pages of one listing.
+    """
+
+    document: int = 4 * 1024 * 1024
+    token: int = 64 * 1024
+    error: int = 16 * 1024
+    pages: int = 10_000
+
+
+class Deadline:
+    """A moment by which something has to be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            DeadlineExceeded: None are.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            message = f"not done within {self.seconds:g} seconds: try again, or allow more with timeouts= or --timeout"
+            raise DeadlineExceeded(message, seconds=self.seconds)
+        return left
+
+
+class Answer:
+    """A successful answer: status, headers, and a body to read (a `ByteStream`).
+
+    Attributes:
+        url: Where the answer came from, after redirects.
+        path: The path that was asked for, before any redirect.
+    """
+
+    def __init__(self, response: requests.Response, url: str, read_timeout: float) -> None:
+        """Made by `Transport.request`."""
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.url = url
+        self.path = urlsplit(url).path
+        self._response = response
+        self._read_timeout = read_timeout
+
+    @property
+    def content_length(self) -> int | None:
+        """The ``Content-Length`` in bytes; None where there is none or it is no number."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes as they came over the wire, without undoing any Content-Encoding."""
+        with _translated(self.url, self._read_timeout):
+            data: bytes = self._response.raw.read1(size, decode_content=False)
+            return data
+
+    def read_document(self, limit: int, deadline: Deadline, *, what: str) -> bytes:
+        """Return the whole body, which must be no longer than ``limit`` bytes.
+
+        Raises:
+            LimitExceeded: It is longer.
+            DeadlineExceeded: It does not come in time.
+        """
+        declared = self.content_length
+        parts: list[bytes] = []
+        total = 0
+        with self:
+            while declared is None or declared <= limit:
+                deadline.left()
+                part = self.read(min(64 * 1024, limit + 1 - total))
+                if not part:
+                    return b"".join(parts)
+                parts.append(part)
+                total += len(part)
+                if total > limit:
+                    break
+        message = f"{what} is longer than the limit of {limit} bytes"
+        raise LimitExceeded(message, limit=limit)
+
+    def discard(self, limit: int) -> None:
+        """Be done with the answer; a body of up to ``limit`` bytes is read so that its connection can be used again."""
+        with contextlib.suppress(DistError), self:
+            if (self.content_length or 0) <= limit:
+                while limit > 0 and (part := self.read(limit)):
+                    limit -= len(part)
+
+    def close(self) -> None:
+        """Give the connection back, or end it in the middle of a body."""
+        self._response.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Transport:
+    """What a remote sends its requests through.
+
+    Threads may share one. A forked child makes a session of its own. Pickles carry neither session nor tokens.
+
+    Args:
+        endpoint: ``scheme://host[:port]`` of the registry; tokens go nowhere else.
+        hosts: Certificate authorities and proxies.
+        timeouts: How long to wait.
+        limits: How much to take.
+        session: Sends the requests, with its adapters, ``verify`` and ``cert``; its headers, cookies, ``auth``, proxies
+            and ``trust_env`` are not used. By default one is made.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        hosts: Hosts,
+        timeouts: Timeouts,
+        limits: Limits,
+        session: requests.Session | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.hosts = hosts
+        self.timeouts = timeouts
+        self.limits = limits
+        self._origin = _origin(endpoint)
+        self._given = session
+        self._session: requests.Session | None = None
+        self._session_pid = 0
+        self._lock = threading.Lock()
+        self._proxies: dict[tuple[str, str], dict[str, str]] = {}
+        self._tokens = Tokens(endpoint, self._fetch_token)
+
+    def document_deadline(self) -> Deadline:
+        """Return the moment by which a document that is asked for now has to be here."""
+        return Deadline(self.timeouts.document)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        scope: str,
+        headers: Mapping[str, str] | None = None,
+        deadline: Deadline | None = None,
+    ) -> Answer:
+        """Send a request, meet a challenge, follow redirects, and return a successful answer.
+
+        Args:
+            method: ``GET`` or ``HEAD``.
+            url: Path and query at the endpoint, or a whole URL of the same origin.
+            scope: What a token has to allow, ``repository:library/redis:pull``.
+            headers: Sent besides the transport's own.
+            deadline: When it has to be done; None for blobs.
+
+        Raises:
+            NotFound, Denied, RateLimited, RegistryError: The registry's answer is no success.
+            Unreachable, DeadlineExceeded: There was none.
+            Unsafe: A redirect leads where none may lead.
+        """
+        url = urljoin(self.endpoint, url)
+        path = urlsplit(url).path
+        authorization = self._tokens.header(scope)
+        challenged = False
+        for _ in range(MAX_REDIRECTS + 1):
+            at_home = _origin(url) == self._origin
+            answer = self._send(method, url, headers, authorization if at_home else None, deadline)
+            if answer.status == 401 and at_home and not challenged:
+                challenged = True
+                answer.discard(self.limits.error)
+                challenge = answer.headers.get("WWW-Authenticate", "")
+                authorization = self._tokens.answer(challenge, scope, rejected=authorization)
+                answer = self._send(method, url, headers, authorization, deadline)
+            if answer.status not in {301, 302, 303, 307, 308}:
+                break
+            answer.discard(self.limits.error)
+            url = self._redirect_target(url, answer.headers.get("Location", ""))
+        else:
+            message = f"{redact(url)}: more than {MAX_REDIRECTS} redirects"
+            raise RegistryError(message, status=answer.status)
+        if not 200 <= answer.status < 300:
+            raise self._error(answer, method)
+        answer.path = path
+        return answer
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in ("endpoint", "hosts", "timeouts", "limits")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        endpoint = str(state.pop("endpoint"))
+        self.__init__(endpoint, **state)  # type: ignore[misc] # the arguments, as __getstate__ names them
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        authorization: str | None,
+        deadline: Deadline | None,
+    ) -> Answer:
+        timeouts = self.timeouts
+        left = deadline.left() if deadline else float("inf")
+        prepared = requests.PreparedRequest()
+        prepared.prepare_method(method)
+        prepared.url = url
+        prepared.headers = requests.structures.CaseInsensitiveDict(
+            {"User-Agent": f"distsdk/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
+        )
+        if authorization:
+            prepared.headers["Authorization"] = authorization
+        prepared.hooks = {"response": []}
+        session = self._own_session()
+        parts = urlsplit(url)
+        key = (parts.scheme, parts.hostname or "")
+        if (proxies := self._proxies.get(key)) is None:
+            proxies = self._proxies[key] = self.hosts.proxies_for(*key)
+        with _translated(url, min(timeouts.read, left)):
+            response = session.send(
+                prepared,
+                stream=True,
+                allow_redirects=False,
+                timeout=(min(timeouts.connect, left), min(timeouts.read, left)),
+                proxies=proxies,
+                verify=session.verify,
+                cert=session.cert,
+            )
+        _log.debug("%s %s: %s", method, redact(url), response.status_code)
+        return Answer(response, url, timeouts.read)
+
+    def _own_session(self) -> requests.Session:
+        """Return this process's session: connections must not be shared across a fork."""
+        if self._session is None or self._session_pid != os.getpid():
+            with self._lock:
+                if self._session is None or self._session_pid != os.getpid():
+                    if self._given is None:
+                        self._session = self._new_session()
+                    elif self._session is None:
+                        self._session = self._given
+                    else:  # a copy has the same adapters and no connections
+                        self._session = pickle.loads(pickle.dumps(self._given))  # noqa: S301 - our own bytes
+                    self._session_pid = os.getpid()
+        return self._session
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        session.trust_env = False
+        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=KEPT_CONNECTIONS)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        if self.hosts.ca_file is not None:
+            session.verify = str(self.hosts.ca_file)
+        return session
+
+    def _fetch_token(self, url: str) -> bytes:
+        """Ask a token service, which the registry named and `Tokens` found fit to be asked."""
+        deadline = self.document_deadline()
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = self._send("GET", url, {"Accept": "application/json"}, None, deadline)
+            if answer.status not in {301, 302, 303, 307, 308}:
+                break
+            answer.discard(self.limits.error)
+            url = self._redirect_target(url, answer.headers.get("Location", ""))
+        if answer.status != 200:
+            raise self._error(answer, "GET")
+        return answer.read_document(self.limits.token, deadline, what=f"the reply of {redact(url)}")
+
+    def _redirect_target(self, url: str, location: str) -> str:
+        """Return where a redirect leads, if it may.
+
+        Raises:
+            Unsafe: To something that is no http(s) URL, or from https to http.
+            RegistryError: Nowhere.
+        """
+        try:
+            target = requests.utils.requote_uri(urljoin(url, location))
+            parts = urlsplit(target)
+            valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+        except (ValueError, requests.RequestException):
+            valid = False
+        if not location or not valid:
+            message = f"{redact(url)} redirects to something that is no http(s) URL: {redact(location)}"
+            raise Unsafe(message)
+        if url.startswith("https:") and parts.scheme != "https":
+            message = f"{redact(url)} redirects from https to http, to {redact(target)}"
+            raise Unsafe(message)
+        return target
+
+    def _error(self, answer: Answer, method: str) -> DistError:
+        """Return the error that an answer stands for, with the registry's own codes and words."""
+        codes, words = self._registry_words(answer, method)
+        said = f": {words}" if words else ""
+        shown = redact(answer.url)
+        status = answer.status
+        if status == 404:
+            return NotFound(f"{shown} is not there (404{said})", codes=codes)
+        if status == 401:
+            return Denied(f"{shown} does not exist or needs a login (401{said})", status=status, codes=codes)
+        if status == 403:
+            return Denied(f"{shown} is forbidden (403{said})", status=status, codes=codes)
+        if status == 429:
+            retry_after = parse_retry_after(answer.headers.get("Retry-After", ""))
+            when = f"in {retry_after:g} seconds" if retry_after is not None else "later"
+            message = f"{shown}: the registry wants fewer requests (429{said}); try again {when}"
+            return RateLimited(message, retry_after=retry_after, codes=codes)
+        name = http.client.responses.get(status, "")
+        return RegistryError(f"{shown} answered {status} {name}{said}", status=status, codes=codes)
+
+    def _registry_words(self, answer: Answer, method: str) -> tuple[tuple[str, ...], str]:
+        """Return the codes and messages of an error's body (distribution-spec, "Error Codes")."""
+        if method == "HEAD":
+            answer.close()
+            return (), ""
+        try:
+            body = answer.read_document(self.limits.error, Deadline(self.timeouts.read), what="the error")
+            reported = [error for error in json.loads(body)["errors"] if isinstance(error, dict)]
+        except (DistError, ValueError, KeyError, TypeError, RecursionError):
+            return (), ""
+        codes = tuple(str(error["code"])[:64] for error in reported if error.get("code"))
+        words = [str(error.get("message") or error.get("code") or "")[:300] for error in reported]
+        return codes, "; ".join(filter(None, words[:3]))
+
+
+def parse_retry_after(text: str) -> float | None:
+    """Return the seconds a ``Retry-After`` header asks to wait (RFC 9110 section 10.2.3), None if it says nothing."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), port
+
+
+@contextlib.contextmanager
+def _translated(url: str, read_timeout: float) -> Iterator[None]:
+    """Turn what requests, urllib3 and the socket raise into errors of distsdk."""
+    try:
+        yield
+    except DistError:
+        raise
+    except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+        raise _translate(error, url, read_timeout) from error
+
+
+def _translate(error: Exception, url: str, read_timeout: float) -> DistError:
+    chain = list(_causes(error))
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    for e in chain:
+        if isinstance(e, ssl.SSLCertVerificationError):
+            message = (
+                f"the certificate of {host} does not convince ({e.verify_message}): "
+                "name its authority with --cacert or DISTSDK_CACERT if it is a private one"
+            )
+            return Unreachable(message, url=url)
+        if isinstance(e, ssl.SSLError):
+            message = f"no TLS with {host} ({e.reason or e}): if it speaks plain HTTP, allow that with --plain-http"
+            return Unreachable(message, url=url)
+        if isinstance(e, urllib3.exceptions.NameResolutionError):
+            return Unreachable(f"no host {host} is known: check the name and the network", url=url)
+        if isinstance(e, ConnectionRefusedError):
+            return Unreachable(f"{host} refuses connections: is a registry running there?", url=url)
+    # urllib3's errors of a new connection are all derived from ConnectTimeoutError: it comes after them.
+    if any(isinstance(e, urllib3.exceptions.ConnectTimeoutError) for e in chain):
+        return Unreachable(f"{host} did not accept a connection in time", url=url)
+    if any(isinstance(e, urllib3.exceptions.ReadTimeoutError | TimeoutError) for e in chain):
+        message = f"{redact(url)}: no byte came for {read_timeout:g} seconds"
+        return DeadlineExceeded(message, seconds=read_timeout)
+    if any(isinstance(e, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead) for e in chain):
+        return Unreachable(f"{redact(url)}: the connection ended in the middle of the body", url=url)
+    return Unreachable(f"{redact(url)}: {str(chain[-1]) or type(chain[-1]).__name__}", url=url)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it wraps, by any of the ways urllib3 and requests wrap."""
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        e = todo.pop()
+        if isinstance(e, BaseException) and id(e) not in seen:
+            seen.add(id(e))
+            yield e
+            todo += [*e.args, getattr(e, "reason", None), e.__cause__, e.__context__]
