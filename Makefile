@@ -11,7 +11,7 @@ PACKAGE := $(VENV)/package.stamp
 TOOLS := $(VENV)/tools.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help walkthrough test test-all live notebooks lint types docs constraints clean
+.PHONY: help walkthrough test test-all live cassettes notebooks lint types docs constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -30,6 +30,11 @@ test-all: $(TOOLS)  ## the same tests on every Python that is installed, and on 
 
 live: $(TOOLS)  ## the tests against a real registry on this machine (see tests/live/README.md)
 	$(BIN)/python tests/live/stack.py run -- $(BIN)/python -m pytest tests/live $(ARGS)
+
+cassettes: $(TOOLS)  ## record the cassettes anew from the live stack, and write what the notebooks show then
+	$(BIN)/python tests/live/stack.py run -- \
+		$(BIN)/python -m pytest tests/replay -m vcr --record-mode=rewrite $(ARGS)
+	$(BIN)/python tests/notebooks/execute.py
 
 notebooks: $(TOOLS)  ## execute the notebooks and compare what they show with what is committed
 	$(BIN)/python -m pytest tests/notebooks $(ARGS)

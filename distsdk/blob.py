@@ -270,7 +270,7 @@ class Blob:
             DistError: As `stream`. Nothing is left behind then.
         """
         target = Path(path)
-        part = target.with_name(f".{target.name}.{os.urandom(6).hex()}.part")
+        part = target.with_name(f".distsdk-{os.urandom(8).hex()}.part")
         try:
             with part.open("xb", buffering=0) as file, _progress_bar(self, shown=progress) as tick:
                 for chunk in self.stream():
@@ -313,6 +313,7 @@ class BlobReader(io.BufferedIOBase):
         self._position = 0
         self._hasher = blob.digest.hasher()
         self._hashed = 0
+        self._judged = False
         self._stream: ByteStream | None = None
         self._stream_at = 0  # where the next byte of the stream belongs
         self._stream_end = -1
@@ -362,11 +363,16 @@ class BlobReader(io.BufferedIOBase):
             wanted = left if size is None or size < 0 else min(size, left)
             if wanted == left == 0:
                 self._verify_if_whole()
-            parts = []
-            while wanted:
-                part = self._read_some(wanted, whole_request=True)
-                parts.append(part)
-                wanted -= len(part)
+            parts, start = [], self._position
+            try:
+                while wanted:
+                    part = self._read_some(wanted, whole_request=True)
+                    parts.append(part)
+                    wanted -= len(part)
+            except BaseException:
+                self._position = start  # nothing was handed out
+                self._drop_stream()
+                raise
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -408,7 +414,10 @@ class BlobReader(io.BufferedIOBase):
             raise ValueError(message)
 
     def _read_some(self, wanted: int, *, whole_request: bool) -> bytes:
-        if self._strict and self._position > self._hashed and self.trust == "unverified":
+        here = isinstance(self._source, _MemorySource)
+        if self._position == 0 and self._hashed and not here:  # from the front again: what comes now counts
+            self._hasher, self._hashed, self._judged, self.trust = self.blob.digest.hasher(), 0, False, "unverified"
+        if self._strict and self._position != self._hashed and not here:
             message = (
                 f"bytes from {self._position} of {self.blob.digest} cannot be verified before those from "
                 f"{self._hashed} were read: read from front to back, or open without strict"
@@ -416,6 +425,8 @@ class BlobReader(io.BufferedIOBase):
             raise Unsafe(message)
         stream = self._stream_from(self._position, wanted if whole_request else 1)
         data = stream.read(min(wanted, self._stream_end - self._position, CHUNK_SIZE))
+        if self._position < self._hashed and not here:
+            self.trust = "unverified"  # these bytes came a second time, and may be others
         if not data:
             self._drop_stream()
             message = f"{self.blob.digest} ended after {self._position} bytes, declared are {self.blob.size}"
@@ -463,11 +474,12 @@ class BlobReader(io.BufferedIOBase):
             self._hashed = self._position + len(data)
 
     def _verify_if_whole(self) -> None:
-        if self.trust != "verified" and self._hashed == self.blob.size:
+        if not self._judged and self.trust != "verified" and self._hashed == self.blob.size:
             got = Digest(self.blob.digest.algorithm, self._hasher.hexdigest())
             if got != self.blob.digest:
                 raise _digest_mismatch(self.blob.digest, got)
             self.trust = "verified"
+            self._judged = True
 
 
 class _Verifier:

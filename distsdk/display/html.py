@@ -33,8 +33,8 @@ _ROWS = 20
 # Bytes of HTML. They add up to less than MAX_BYTES with all fields of the largest value, the image config.
 _FIELD = 160
 _LONG_FIELD = 320
-_TABLE = 4_000
-_HISTORY_TABLE = 6_500
+_TABLE = 3_900
+_HISTORY_TABLE = 6_400
 _DESCRIPTOR_TABLE = 9_000
 
 #: Annotations that say in a word what an entry of a list is: a file's name, a tag, an attestation.
@@ -42,6 +42,9 @@ _DESCRIPTOR_TABLE = 9_000
 _TELLING = ("org.opencontainers.image.title", "org.opencontainers.image.ref.name", "vnd.docker.reference.type")
 
 _Html = NewType("_Html", str)
+
+# Styles that matter are inline: untrusted, JupyterLab's own apply, which centre tables and move cells to the right.
+_TABLE_TAG = '<table style="margin-left:0">'
 
 
 def locator(value: Locator) -> str:
@@ -241,6 +244,11 @@ def _exact(size: int) -> str:
     return counted(size, "byte")
 
 
+def _unbroken(text: str) -> str:
+    """Return ``text`` with spaces that no line ends at."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def _more(count: int) -> str:
     return f"… and {count:,} more" if count > 0 else ""
 
@@ -252,11 +260,10 @@ def _fields(**fields: _Html) -> _Html:
         for name, value in fields.items()
         if value
     )
-    return _Html(f"<table>{''.join(rows)}</table>")
+    return _Html(f"{_TABLE_TAG}{''.join(rows)}</table>")
 
 
 def _cell(value: _Html) -> _Html:
-    # Inline, since JupyterLab's own style moves cells to the right.
     return _Html(f'<td style="text-align:left">{value}</td>')
 
 
@@ -274,6 +281,7 @@ def _listed(
     count: int,
     *,
     head: tuple[str, ...] = (),
+    about: _Html = _Html(""),
     room: int = _TABLE,
     opened: bool = False,
 ) -> _Html:
@@ -284,6 +292,7 @@ def _listed(
         rows: Asked for no more than are shown.
         count: Of all rows.
         head: The names of the columns, where they need any.
+        about: What all rows have in common.
         room: For the rows, in bytes of HTML.
         opened: Whether the table is seen at once.
     """
@@ -297,8 +306,9 @@ def _listed(
         shown.append(row)
     left_out = _more(count - len(shown))
     names = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in head)
+    summary = f"{counted(count, noun)} {about}" if about else counted(count, noun)
     return _Html(
-        f"<details{' open' if opened else ''}><summary>{counted(count, noun)}</summary><table>"
+        f"<details{' open' if opened else ''}><summary>{summary}</summary>{_TABLE_TAG}"
         f"{f'<thead><tr>{names}</tr></thead>' if names else ''}<tbody>{''.join(shown)}</tbody></table>"
         f"{f'<p>{left_out}</p>' if left_out else ''}</details>"
     )
@@ -321,25 +331,39 @@ def _about(entry: Descriptor) -> str:
 
 
 def _descriptors(noun: str, entries: tuple[Descriptor, ...]) -> _Html:
-    """Return a table of descriptors; platform and description are columns only where there are any."""
+    """Return a table of descriptors; a media type that is common to all stands above it."""
     seen = entries[:_ROWS]
-    with_platform, with_about = any(entry.platform for entry in seen), any(map(_about, seen))
+    common = seen[0].media_type if len({entry.media_type for entry in entries}) == 1 else ""
+    columns = {
+        "#": True,
+        "platform": any(entry.platform for entry in seen),
+        "about": any(map(_about, seen)),
+        "media type": not common,
+        "size": True,
+        "digest": True,
+    }
 
     def row(number: int, entry: Descriptor) -> _Html:
-        size = f'<td style="text-align:right" title="{_exact(entry.size)}">{human_size(entry.size)}</td>'
-        return _row(
-            _cell(_text(str(number))),
-            *([_cell(_code(str(entry.platform or "")))] if with_platform else []),
-            *([_cell(_code(_about(entry)))] if with_about else []),
-            _cell(_code(str(entry.digest))),
-            _cell(_code(entry.media_type)),
-            _Html(size),
-        )
+        size = f'<td style="text-align:right" title="{_exact(entry.size)}">{_unbroken(human_size(entry.size))}</td>'
+        cells = {
+            "#": _cell(_text(str(number))),
+            "platform": _cell(_code(str(entry.platform or ""))),
+            "about": _cell(_code(_about(entry))),
+            "media type": _cell(_code(entry.media_type)),
+            "size": _Html(size),
+            "digest": _cell(_code(str(entry.digest))),
+        }
+        return _row(*(cell for name, cell in cells.items() if columns[name]))
 
-    optional = (name for name, there in (("platform", with_platform), ("about", with_about)) if there)
-    head = ("", *optional, "digest", "media type", "size")
-    rows = (row(number, entry) for number, entry in enumerate(entries, 1))
-    return _listed(noun, rows, len(entries), head=head, room=_DESCRIPTOR_TABLE, opened=True)
+    return _listed(
+        noun,
+        (row(number, entry) for number, entry in enumerate(entries, 1)),
+        len(entries),
+        head=tuple(name for name, shown in columns.items() if shown),
+        about=_code(common),
+        room=_DESCRIPTOR_TABLE,
+        opened=True,
+    )
 
 
 def _history(entries: tuple[HistoryEntry, ...]) -> _Html:
@@ -351,8 +375,8 @@ def _history(entries: tuple[HistoryEntry, ...]) -> _Html:
             layer += not entry.empty_layer
             yield _row(
                 _cell(_text("" if entry.empty_layer else str(layer))),
-                _cell(_code(entry.created_by or entry.comment or entry.author, _LONG_FIELD)),
                 _cell(_text(entry.created)),
+                _cell(_code(entry.created_by or entry.comment or entry.author, _LONG_FIELD)),
             )
 
-    return _listed("step", rows(), len(entries), head=("layer", "created by", "created"), room=_HISTORY_TABLE)
+    return _listed("step", rows(), len(entries), head=("layer", "created", "created by"), room=_HISTORY_TABLE)

@@ -80,14 +80,13 @@ class Descriptor:
         # A boolean is an int to Python, not to JSON.
         if type(size) is not int or not 0 <= size <= MAX_SIZE:
             raise MalformedDocument(f"{at(where, 'size')} is not a whole number of bytes; the document cannot be used")
+        digest_text, type_text = (required_text(found, key, where) for key in ("digest", "mediaType"))
         try:
-            digest = Digest.parse(required_text(found, "digest", where))
+            digest = Digest.parse(digest_text)
         except InvalidDigest as error:
             raise MalformedDocument(f"{at(where, 'digest')}: {error}") from error
         try:
-            media_type = parse_media_type(required_text(found, "mediaType", where))
-        except MalformedDocument:
-            raise
+            media_type = parse_media_type(type_text)
         except ValueError as error:
             raise MalformedDocument(f"{at(where, 'mediaType')}: {error}") from error
         platform = found.get("platform")

@@ -91,7 +91,7 @@ def parse_json(raw: bytes, *, what: str = "the document") -> object:
         raise _too_deep(what) from error
     # UnicodeDecodeError, JSONDecodeError, and ints of more digits than Python converts, are all ValueErrors.
     except ValueError as error:
-        raise MalformedDocument(f"{what} is not JSON that can be trusted to mean one thing: {error}") from error
+        raise MalformedDocument(f"{what} is not JSON that can be used: {error}") from error
     # There can be no more levels than opening brackets, and few documents have more of them than are allowed.
     if text.count("{") + text.count("[") > MAX_DEPTH:
         _check_depth(found, what)
@@ -103,9 +103,11 @@ def parse_json(raw: bytes, *, what: str = "the document") -> object:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {quoted(twice)} occurs twice")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {quoted(key)} occurs twice")
+            seen.add(key)
     return fields
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-import os
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from attrs import frozen
 
-from distsdk.errors import InvalidConfig
-from distsdk.model.reference import Locator
+from distsdk.errors import InvalidConfig, InvalidHint
+from distsdk.model.descriptor import Descriptor
+from distsdk.model.digest import Digest
+from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCTET_STREAM
+from distsdk.model.platform import Platform
+from distsdk.model.reference import Hint, Locator, Object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,9 +21,6 @@ if TYPE_CHECKING:
     import requests
 
     from distsdk.blob import Blob
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
-    from distsdk.model.reference import Hint, Object
     from distsdk.transport.hosts import Hosts
     from distsdk.transport.http import Limits, Timeouts
 
@@ -83,6 +83,69 @@ class Catalog(Protocol):
 
 
 @frozen
+class Wanted:
+    """An object and its hints, read: what `Remote.fetch` is asked for, for those who write one.
+
+    Attributes:
+        object: Tag, digest, or both.
+        media_types: As hinted, best first; from a descriptor, its own.
+        size: In bytes, as hinted or from a descriptor.
+        platform: As hinted.
+    """
+
+    object: Object
+    media_types: tuple[str, ...] = ()
+    size: int | None = None
+    platform: Platform | None = None
+
+    @classmethod
+    def read(cls, wanted: str | Object | Digest | Descriptor, hints: tuple[str | Hint, ...] = ()) -> Wanted:
+        """Read the arguments of `Remote.fetch`.
+
+        Raises:
+            InvalidReference, InvalidDigest, InvalidHint: They are malformed, or contradict each other.
+        """
+        if isinstance(wanted, Descriptor):
+            own = (Hint("mediatype", wanted.media_type),) if wanted.media_type != OCTET_STREAM else ()
+            hints = (*own, Hint("size", str(wanted.size)), *hints)
+            wanted = wanted.digest
+        if isinstance(wanted, Digest):
+            wanted = Object(tag=None, digest=wanted)
+        elif isinstance(wanted, str):
+            wanted = Object.parse(wanted)
+        read = [Hint.parse(hint) if isinstance(hint, str) else hint for hint in hints]
+        values = {kind: [h.value for h in read if h.kind == kind] for kind in ("mediatype", "size", "platform")}
+        for kind in ("size", "platform"):
+            if len(set(values[kind])) > 1:
+                message = f"there can be one {kind}: hint only"
+                raise InvalidHint(message)
+        return cls(
+            object=wanted,
+            media_types=tuple(dict.fromkeys(values["mediatype"])),
+            size=int(values["size"][0]) if values["size"] else None,
+            platform=Platform.parse(values["platform"][0]) if values["platform"] else None,
+        )
+
+    @property
+    def is_document(self) -> bool:
+        """Whether it is read at once and whole: whatever goes by a tag, and whatever is hinted to be a manifest."""
+        return self.object.digest is None or self.platform is not None or not DOCUMENTS.isdisjoint(self.media_types)
+
+    @property
+    def accept(self) -> tuple[str, ...]:
+        """The media types to accept, best first: as hinted; and indexes, where a child of one may be meant."""
+        if not self.media_types:
+            return DEFAULT_ACCEPT
+        indexes = tuple(t for t in DEFAULT_ACCEPT if t in INDEXES) if self.platform is not None else ()
+        return tuple(dict.fromkeys((*self.media_types, *indexes)))
+
+    @property
+    def identifier(self) -> str:
+        """What stands in the URL."""
+        return str(self.object.digest or self.object.tag)
+
+
+@frozen
 class Settings:
     """What `connect` was told, for the remote that is made."""
 
@@ -122,8 +185,6 @@ def connect(
 
     if isinstance(locator, str):
         locator = Locator.parse(locator)
-    if session is None:
-        session = _replay_session()
     settings = Settings(hosts or Hosts.from_environment(), timeouts or Timeouts(), limits or Limits(), session)
     return _factory(locator.host)(locator, settings)
 
@@ -147,10 +208,3 @@ def _plugins() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     return {entry_point.name: entry_point for entry_point in entry_points(group=PLUGIN_GROUP)}
-
-
-def _replay_session() -> requests.Session | None:
-    """Return a session that replays a cassette, where `distsdk.replay` or ``DISTSDK_REPLAY`` says so."""
-    from distsdk.transport.replay import active_session
-
-    return active_session(os.environ.get("DISTSDK_REPLAY"))

@@ -16,7 +16,6 @@ from distsdk.errors import (
     DigestMismatch,
     DistError,
     InvalidDigest,
-    InvalidHint,
     InvalidReference,
     LimitExceeded,
     MalformedDocument,
@@ -34,13 +33,15 @@ from distsdk.model.digest import Digest
 from distsdk.model.image import Index, Manifest, check_document, load_json
 from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCTET_STREAM, SCHEMA1, parse_media_type
 from distsdk.model.platform import Platform
-from distsdk.model.reference import Hint, Locator, Object
+from distsdk.model.reference import Hint
+from distsdk.remotes.base import Wanted
 from distsdk.transport.http import Answer, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from distsdk.blob import ByteStream
+    from distsdk.model.reference import Locator, Object
     from distsdk.remotes.base import Settings
     from distsdk.transport.http import Deadline
 
@@ -52,57 +53,6 @@ PAGE_SIZE = 1000
 
 #: Entries of a listing that its repr shows.
 _SHOWN_ENTRIES = 20
-
-
-@frozen
-class _Wanted:
-    """An object and its hints, read."""
-
-    object: Object
-    media_types: tuple[str, ...] = ()
-    size: int | None = None
-    platform: Platform | None = None
-
-    @classmethod
-    def read(cls, wanted: str | Object | Digest | Descriptor, hints: tuple[str | Hint, ...]) -> _Wanted:
-        if isinstance(wanted, Descriptor):
-            own = (Hint("mediatype", wanted.media_type),) if wanted.media_type != OCTET_STREAM else ()
-            hints = (*own, Hint("size", str(wanted.size)), *hints)
-            wanted = wanted.digest
-        if isinstance(wanted, Digest):
-            wanted = Object(tag=None, digest=wanted)
-        elif isinstance(wanted, str):
-            wanted = Object.parse(wanted)
-        read = [Hint.parse(hint) if isinstance(hint, str) else hint for hint in hints]
-        values = {kind: [h.value for h in read if h.kind == kind] for kind in ("mediatype", "size", "platform")}
-        for kind in ("size", "platform"):
-            if len(set(values[kind])) > 1:
-                message = f"there can be one {kind}: hint only"
-                raise InvalidHint(message)
-        return cls(
-            object=wanted,
-            media_types=tuple(dict.fromkeys(values["mediatype"])),
-            size=int(values["size"][0]) if values["size"] else None,
-            platform=Platform.parse(values["platform"][0]) if values["platform"] else None,
-        )
-
-    @property
-    def is_document(self) -> bool:
-        """Whether it is read at once and whole: whatever goes by a tag, and whatever is hinted to be a manifest."""
-        return self.object.digest is None or self.platform is not None or not DOCUMENTS.isdisjoint(self.media_types)
-
-    @property
-    def accept(self) -> tuple[str, ...]:
-        """The media types to accept, best first: as hinted; and indexes, where a child of one may be meant."""
-        if not self.media_types:
-            return DEFAULT_ACCEPT
-        indexes = tuple(t for t in DEFAULT_ACCEPT if t in INDEXES) if self.platform is not None else ()
-        return tuple(dict.fromkeys((*self.media_types, *indexes)))
-
-    @property
-    def identifier(self) -> str:
-        """What stands in the URL."""
-        return str(self.object.digest or self.object.tag)
 
 
 class RegistryRemote:
@@ -147,7 +97,7 @@ class RegistryRemote:
             DigestMismatch, SizeMismatch, MalformedDocument, UnsupportedDocument: What came is not to be used.
             Unreachable, DeadlineExceeded, RateLimited, RegistryError: The registry did not answer well.
         """
-        wanted = _Wanted.read(object, hints)
+        wanted = Wanted.read(object, hints)
         self._need_repository()
         if wanted.is_document:
             return self._document(wanted)
@@ -167,7 +117,7 @@ class RegistryRemote:
         Raises:
             DistError: As `fetch`.
         """
-        wanted = _Wanted.read(object, hints)
+        wanted = Wanted.read(object, hints)
         self._need_repository()
         if wanted.platform is not None:
             return self._document(wanted).descriptor
@@ -239,7 +189,7 @@ class RegistryRemote:
             message = f"{self._locator.host} is a host: add the repository, {self._locator.host}/name"
             raise InvalidReference(message)
 
-    def _paths(self, wanted: _Wanted) -> list[str]:
+    def _paths(self, wanted: Wanted) -> list[str]:
         """Return where an object may be, in the order of the original's rule: a 404 leads to the next."""
         manifests, blobs = (f"/v2/{self._locator.path}/{kind}/{wanted.identifier}" for kind in ("manifests", "blobs"))
         if wanted.object.digest is None:
@@ -250,7 +200,7 @@ class RegistryRemote:
         self,
         method: str,
         paths: list[str],
-        wanted: _Wanted,
+        wanted: Wanted,
         deadline: Deadline | None,
         extra: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -279,10 +229,10 @@ class RegistryRemote:
         message = f"{self._name(wanted)} does not exist ({why} at {redact(self._transport.endpoint)})"
         raise NotFound(message, codes=missing.codes) from missing
 
-    def _name(self, wanted: _Wanted) -> str:
+    def _name(self, wanted: Wanted) -> str:
         return f"{self._locator}{'@' if wanted.object.digest else ':'}{wanted.identifier}"
 
-    def _explain_missing(self, wanted: _Wanted) -> None:
+    def _explain_missing(self, wanted: Wanted) -> None:
         """Raise MediaTypeMismatch if an object that was not given as hinted is there under another media type."""
         anything = evolve(wanted, media_types=(*DEFAULT_ACCEPT, "*/*"))
         [path] = [path for path in self._paths(wanted) if "/manifests/" in path]
@@ -295,50 +245,50 @@ class RegistryRemote:
         answer.close()
         self._refuse_type(wanted, _content_type(answer))
 
-    def _check_type(self, wanted: _Wanted, answer: Answer) -> None:
+    def _check_type(self, wanted: Wanted, answer: Answer) -> None:
         """Hold a manifest's media type against the hints; be done with the answer if it is none of them."""
         media_type = _content_type(answer)
-        if media_type in SCHEMA1 or (wanted.media_types and media_type not in wanted.accept):
+        if media_type in SCHEMA1 or (wanted.is_document and media_type not in wanted.accept):
             answer.discard(self._transport.limits.error)
             self._explain_missing(wanted)  # some registries convert to what nobody asked for: name what is there
             self._refuse_type(wanted, media_type)
 
-    def _refuse_type(self, wanted: _Wanted, media_type: str) -> None:
+    def _refuse_type(self, wanted: Wanted, media_type: str) -> None:
         if media_type in SCHEMA1:
             message = (
                 f"{self._name(wanted)} is a Docker schema 1 manifest ({media_type}), which is not supported: "
                 "its digest does not cover its bytes"
             )
             raise UnsupportedDocument(message, media_type=media_type)
-        if wanted.media_types and media_type not in wanted.accept:
+        if wanted.is_document and media_type not in wanted.accept:
             message = (
-                f"{self._name(wanted)} is {media_type}, not {' or '.join(wanted.media_types)}: "
+                f"{self._name(wanted)} is {media_type}, not {' or '.join(wanted.media_types or wanted.accept)}: "
                 f"fetch it with the hint mediatype:{media_type}"
             )
             if media_type in INDEXES:
                 message += ", or add a hint platform:os/architecture to be led to one of its children"
-            raise MediaTypeMismatch(message, expected=wanted.media_types, got=media_type)
+            raise MediaTypeMismatch(message, expected=wanted.media_types or wanted.accept, got=media_type)
 
-    def _document(self, wanted: _Wanted) -> Blob:
+    def _document(self, wanted: Wanted) -> Blob:
         """Ask for a document, read it whole, check it, and follow an index if a platform is wanted."""
         deadline = self._transport.document_deadline()
+        asked = wanted
         for _ in range(MAX_INDEX_DEPTH):
             blob = self._one_document(wanted, deadline)
-            if wanted.platform is None or blob.media_type not in INDEXES:
+            if asked.platform is None or blob.media_type not in INDEXES:
                 return blob
-            child = Index.parse(blob.read(), blob.media_type).select(wanted.platform)
-            if wanted.media_types and child.media_type not in wanted.accept:
+            child = Index.parse(blob.read(), blob.media_type).select(asked.platform)
+            if asked.media_types and child.media_type not in asked.accept:
                 message = (
-                    f"the manifest for {wanted.platform} is {child.media_type}, not {' or '.join(wanted.media_types)}: "
+                    f"the manifest for {asked.platform} is {child.media_type}, not {' or '.join(asked.media_types)}: "
                     f"fetch it with the hint mediatype:{child.media_type}"
                 )
-                raise MediaTypeMismatch(message, expected=wanted.media_types, got=child.media_type)
-            declared = _Wanted.read(child, ())
-            wanted = _Wanted(declared.object, declared.media_types, declared.size, wanted.platform)
+                raise MediaTypeMismatch(message, expected=asked.media_types, got=child.media_type)
+            wanted = Wanted.read(child, ())  # without the platform: only what the index declares is accepted now
         message = f"{self._locator}: indexes within indexes, more than {MAX_INDEX_DEPTH} deep"
         raise LimitExceeded(message, limit=MAX_INDEX_DEPTH)
 
-    def _one_document(self, wanted: _Wanted, deadline: Deadline) -> Blob:
+    def _one_document(self, wanted: Wanted, deadline: Deadline) -> Blob:
         limits = self._transport.limits
         answer = self._first_found("GET", self._paths(wanted), wanted, deadline)
         if _is_manifest(answer):
@@ -395,7 +345,7 @@ class _RegistrySource:
     """The bytes with a digest, as a repository has them. Where they were found is remembered."""
 
     remote: RegistryRemote
-    wanted: _Wanted
+    wanted: Wanted
     paths: list[str]
 
     def open(self, offset: int, end: int | None) -> ByteStream:
@@ -526,7 +476,8 @@ class TagList:
 def next_link(header: str) -> str | None:
     """Return the target of the first link with relation ``next`` in a Link header (RFC 8288 section 3)."""
     for target, params in re.findall(r"<([^<>]*)>((?:[^<>,\"]|\"(?:[^\"\\]|\\.)*\")*)", header):
-        relation = re.search(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]+))', params, re.IGNORECASE)
-        if relation and "next" in (relation[1] or relation[2] or "").lower().split():
+        named = re.findall(r';\s*([^\s=;,"]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";,]*)))?', params)
+        relation = next((quoted or plain for name, quoted, plain in named if name.lower() == "rel"), "")
+        if "next" in relation.lower().split():
             return str(target)
     return None

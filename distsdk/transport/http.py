@@ -34,6 +34,7 @@ from distsdk.errors import (
     redact,
 )
 from distsdk.transport.auth import Tokens
+from distsdk.transport.replay import active_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -182,7 +183,7 @@ class Transport:
         timeouts: How long to wait.
         limits: How much to take.
         session: Sends the requests, with its adapters, ``verify`` and ``cert``; its headers, cookies, ``auth``, proxies
-            and ``trust_env`` are not used. By default one is made.
+            and ``trust_env`` are not used. By default one is made, or one that plays a cassette where `replay` says so.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class Transport:
         self.timeouts = timeouts
         self.limits = limits
         self._origin = _origin(endpoint)
-        self._given = session
+        self._given = session or active_session()
         self._session: requests.Session | None = None
         self._session_pid = 0
         self._lock = threading.Lock()
@@ -240,10 +241,10 @@ class Transport:
         for _ in range(MAX_REDIRECTS + 1):
             at_home = _origin(url) == self._origin
             answer = self._send(method, url, headers, authorization if at_home else None, deadline)
-            if answer.status == 401 and at_home and not challenged:
+            challenge = answer.headers.get("WWW-Authenticate", "")
+            if answer.status == 401 and challenge and at_home and not challenged:
                 challenged = True
                 answer.discard(self.limits.error)
-                challenge = answer.headers.get("WWW-Authenticate", "")
                 authorization = self._tokens.answer(challenge, scope, rejected=authorization)
                 answer = self._send(method, url, headers, authorization, deadline)
             if answer.status not in {301, 302, 303, 307, 308}:
@@ -290,17 +291,18 @@ class Transport:
         if (proxies := self._proxies.get(key)) is None:
             proxies = self._proxies[key] = self.hosts.proxies_for(*key)
         with _translated(url, min(timeouts.read, left)):
-            response = session.send(
+            # The adapter itself: Session.send reads the bodies of redirects, also of those it does not follow, without
+            # a limit, and needs the cookie jar that these requests are made without.
+            response = session.get_adapter(url).send(
                 prepared,
                 stream=True,
-                allow_redirects=False,
                 timeout=(min(timeouts.connect, left), min(timeouts.read, left)),
                 proxies=proxies,
-                verify=session.verify,
+                verify=True if session.verify is None else session.verify,
                 cert=session.cert,
             )
         _log.debug("%s %s: %s", method, redact(url), response.status_code)
-        return Answer(response, url, timeouts.read)
+        return Answer(response, url, min(timeouts.read, left))
 
     def _own_session(self) -> requests.Session:
         """Return this process's session: connections must not be shared across a fork."""
@@ -351,6 +353,7 @@ class Transport:
             target = requests.utils.requote_uri(urljoin(url, location))
             parts = urlsplit(target)
             valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+            valid = valid and parts.port != 0  # and asking for the port raises if it is none
         except (ValueError, requests.RequestException):
             valid = False
         if not location or not valid:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 import threading
 from collections import defaultdict
 from contextvars import ContextVar
@@ -22,7 +23,6 @@ from attrs import frozen
 from distsdk.errors import InvalidConfig, MissingExtra, Unreachable, redact
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping
 
 _active: ContextVar[Path | None] = ContextVar("distsdk_replay", default=None)
@@ -50,11 +50,12 @@ def replay(path: str | os.PathLike[str]) -> Iterator[None]:
         _active.reset(token)
 
 
-def active_session(default: str | None) -> requests.Session | None:
-    """Return a session that plays the cassette of the `replay` block around the caller, else of ``default``."""
-    path = _active.get() or (Path(default) if default else None)
-    if path is None:
+def active_session() -> requests.Session | None:
+    """Return a session that plays the cassette of the `replay` block around the caller, else of ``DISTSDK_REPLAY``."""
+    named = _active.get() or os.environ.get("DISTSDK_REPLAY")
+    if not named:
         return None
+    path = Path(named)
     session = requests.Session()
     adapter = CassetteAdapter(path)
     session.mount("https://", adapter)
@@ -82,7 +83,13 @@ class _Recorded:
     body: bytes | Path
 
     def open(self) -> io.BufferedIOBase:
-        return self.body.open("rb") if isinstance(self.body, Path) else io.BytesIO(self.body)
+        if isinstance(self.body, bytes):
+            return io.BytesIO(self.body)
+        try:
+            return self.body.open("rb")
+        except OSError as error:
+            message = f"{str(self.body)!r} cannot be read: a cassette needs the files that it names for bodies"
+            raise InvalidConfig(message) from error
 
 
 class CassetteAdapter(requests.adapters.BaseAdapter):
@@ -136,6 +143,9 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self._path,))
 
 
 def _key(method: str, url: str, headers: Mapping[str, Any]) -> _Key:

@@ -126,6 +126,13 @@ def test_what_is_no_plain_json_object_is_refused(raw: bytes, cause: str) -> None
     assert len(str(caught.value)) < 400
 
 
+def test_a_late_duplicate_takes_no_time() -> None:
+    """Finding the key that occurs twice does not compare each with each."""
+    pairs = ", ".join(f'"{number}": 1' for number in [*range(200_000), 199_999])
+    with pytest.raises(MalformedDocument, match="the key '199999' occurs twice"):
+        load_json(f"{{{pairs}}}".encode())
+
+
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "x", [], {}, [{"a": [1]}], "\U0001f600"])
 def test_parse_json_returns_any_value(value: object) -> None:
     """What is not a document may be any JSON; a surrogate pair is one character."""
@@ -156,9 +163,33 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "artifactType", "subject", "digest"]
-    + ["size", "platform", "urls", "data", "os", "architecture", "rootfs", "diff_ids", "history", "created", "Env"]
-    + ["Cmd", "Labels", "Volumes", "fsLayers", "empty_layer", "variant"]
+    [
+        *[
+            "schemaVersion",
+            "mediaType",
+            "config",
+            "layers",
+            "manifests",
+            "annotations",
+            "artifactType",
+            "subject",
+            "size",
+        ],
+        *[
+            "digest",
+            "platform",
+            "urls",
+            "data",
+            "os",
+            "architecture",
+            "rootfs",
+            "diff_ids",
+            "history",
+            "created",
+            "Env",
+        ],
+        *["Cmd", "Labels", "Volumes", "fsLayers", "empty_layer", "variant"],
+    ]
 )
 VALUES = st.recursive(
     JSON

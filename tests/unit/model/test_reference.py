@@ -428,7 +428,7 @@ REFUSED_ON_PURPOSE = (
 @example(f"{HEX64}:7")
 @example("oci:latest")
 def test_references_are_those_of_distribution(text: str) -> None:
-    """What distsdk takes, distribution reads the same; what distribution takes and distsdk refuses is on a short list."""
+    """What distsdk takes, distribution reads the same; what only distribution takes is on a short list."""
     expected = distribution(text)
     found, refusal = None, ""
     try:

@@ -1,0 +1,750 @@
+"""The contract of remotes, as test suites that every remote inherits, distsdk's own and those of plug-ins.
+
+A test module makes a remote over the content of the suite, and lists the suites for what the remote can do::
+
+    import distsdk
+    import pytest
+    from distsdk.testing.suite import Content, RemoteSuite, TagListerSuite
+
+
+    class TestFiles(RemoteSuite, TagListerSuite):
+        @pytest.fixture
+        def remote(self, content: Content, tmp_path, monkeypatch):
+            for digest, raw in content.objects.items():
+                file = tmp_path / "some/dir" / digest.algorithm / digest.hex
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(raw)
+            for tag, digest in content.tags.items():
+                file = tmp_path / "some/dir" / "tags" / tag
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(str(digest))
+            monkeypatch.setenv("FILES_ROOT", str(tmp_path))
+            return distsdk.connect("files.example/some/dir")
+
+`RemoteSuite` is for all. `ResolverSuite`, `TagListerSuite` and `CatalogSuite` belong to the protocols in
+`distsdk.remotes.base`; a test of `RemoteSuite` fails where a remote has such a power and its suite is not inherited.
+
+It takes pytest and hypothesis. ``pytest.register_assert_rewrite("distsdk.testing.suite")`` in a ``conftest.py`` makes
+failures tell more.
+"""
+# ruff: noqa: S101, SIM300 - tests: pytest looks at `assert expected == actual`
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from attrs import evolve, field, frozen
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distsdk.blob import CHUNK_SIZE, Blob
+from distsdk.errors import (
+    DistError,
+    InvalidDigest,
+    InvalidHint,
+    InvalidReference,
+    LimitExceeded,
+    MediaTypeMismatch,
+    NotFound,
+    PlatformNotFound,
+    SizeMismatch,
+)
+from distsdk.model import media
+from distsdk.model.descriptor import Descriptor
+from distsdk.model.digest import Digest
+from distsdk.model.image import Index
+from distsdk.model.platform import Platform
+from distsdk.model.reference import Hint, Locator, Object
+from distsdk.remotes.base import Catalog, Remote, Resolver, TagLister
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+_UNKNOWN = Digest.of(b"what no remote of these suites has")
+
+
+@frozen
+class Content:
+    """What the remote under test is over, and nothing else.
+
+    Attributes:
+        tags: What each tag names: one of the documents.
+        documents: Media type and bytes of manifests and indexes. At least one index with platforms, whose children are
+            here, and one manifest; both with a tag.
+        blobs: Bytes of everything else. At least one has more than 256 KiB.
+    """
+
+    tags: Mapping[str, Digest] = field(hash=False)
+    documents: Mapping[Digest, tuple[str, bytes]] = field(hash=False)
+    blobs: Mapping[Digest, bytes] = field(hash=False)
+
+    @property
+    def objects(self) -> Mapping[Digest, bytes]:
+        """All bytes, of documents and blobs, by digest."""
+        return {digest: raw for digest, (_, raw) in self.documents.items()} | dict(self.blobs)
+
+    def descriptor(self, digest: Digest) -> Descriptor:
+        """Return what refers to an object; blobs are ``application/octet-stream`` here."""
+        media_type = self.documents[digest][0] if digest in self.documents else media.OCTET_STREAM
+        return Descriptor(media_type=media_type, digest=digest, size=len(self.objects[digest]))
+
+    def tagged(self, media_types: frozenset[str]) -> tuple[str, Descriptor]:
+        """Return the first tag that names a document of one of these media types, and what it names."""
+        for tag, digest in self.tags.items():
+            if self.documents[digest][0] in media_types:
+                return tag, self.descriptor(digest)
+        message = f"the content has no tag for any of {', '.join(sorted(media_types))}"
+        raise LookupError(message)
+
+    def largest(self) -> tuple[Digest, bytes]:
+        """Return the blob that has most bytes, and its digest."""
+        return max(self.blobs.items(), key=lambda item: len(item[1]))
+
+
+def _sample() -> Content:
+    """Return an image for two platforms, one more in Docker's words, and blobs of odd sizes."""
+    noise = random.Random(2017).randbytes  # noqa: S311 - bytes that do not compress, the same each time
+    blobs = {Digest.of(data): data for data in (b"", b"\n", noise(300_007), noise(4_096), noise(1_500_000))}
+    # An algorithm is part of a name: the same bytes under another one are another object.
+    blobs |= {Digest.of(data, "sha512"): data for data in (noise(70_001), b"\n")}
+    layer = next(digest for digest, data in blobs.items() if len(data) == 300_007)
+    documents: dict[Digest, tuple[str, bytes]] = {}
+
+    def add(media_type: str, **fields: object) -> Descriptor:
+        # Indented: what is hashed are the bytes as they were written.
+        raw = json.dumps({"schemaVersion": 2, "mediaType": media_type, **fields}, indent=3).encode()
+        documents[Digest.of(raw)] = media_type, raw
+        return Descriptor(media_type=media_type, digest=Digest.of(raw), size=len(raw))
+
+    def image(platform: Platform, manifest: str, config: str, layer_type: str) -> Descriptor:
+        raw = json.dumps({**platform.to_fields(), "rootfs": {"type": "layers", "diff_ids": [str(layer)]}}).encode()
+        blobs[Digest.of(raw)] = raw
+        return add(
+            manifest,
+            config=Descriptor(media_type=config, digest=Digest.of(raw), size=len(raw)).to_fields(),
+            layers=[Descriptor(media_type=layer_type, digest=layer, size=len(blobs[layer])).to_fields()],
+        )
+
+    platforms = [Platform("linux", "amd64"), Platform("linux", "arm64")]
+    images = [
+        evolve(image(platform, media.OCI_MANIFEST, media.OCI_CONFIG, media.OCI_LAYER), platform=platform)
+        for platform in platforms
+    ]
+    docker = image(platforms[0], media.DOCKER_MANIFEST, media.DOCKER_CONFIG, media.DOCKER_LAYER)
+    index = add(media.OCI_INDEX, manifests=[child.to_fields() for child in images])
+    tags = {"latest": index.digest, "7-amd64": images[0].digest, "docker_2.0": docker.digest}
+    return Content(tags, documents, blobs)
+
+
+#: What the suites are over unless a test class has a fixture ``content`` of its own.
+SAMPLE = _sample()
+
+
+class _Suite:
+    """The fixtures."""
+
+    @pytest.fixture
+    def content(self) -> Content:
+        """What the remote has to have. May be overridden, for a remote whose content cannot be chosen."""
+        return SAMPLE
+
+    @pytest.fixture
+    def remote(self) -> Remote:
+        """A remote over ``content``; each test class has its own."""
+        message = "the test class needs a fixture `remote`, which returns a remote over the fixture `content`"
+        raise NotImplementedError(message)
+
+
+def _bytes(remote: Remote, wanted: str | Object | Digest | Descriptor, *hints: str | Hint) -> bytes:
+    """Fetch and read: what is wrong may be found out by either."""
+    return remote.fetch(wanted, *hints).read()
+
+
+class RemoteSuite(_Suite):
+    """What every remote does: `Remote.fetch`, and all that blobs promise."""
+
+    def test_it_is_a_remote(self, remote: Remote) -> None:
+        """It has what the protocol asks for, and tells what it was made for."""
+        assert isinstance(remote, Remote)
+        assert isinstance(remote.locator, Locator)
+        assert remote.locator == Locator.parse(str(remote.locator))
+
+    @pytest.mark.parametrize("power", ["Resolver", "TagLister", "Catalog"])
+    def test_each_power_is_tested(self, remote: Remote, power: str) -> None:
+        """A remote with an optional power inherits the suite of that power, and no other."""
+        protocol, suite = _POWERS[power]
+        assert isinstance(remote, protocol) == isinstance(self, suite), f"{suite.__name__} and {power} go together"
+
+    # What is asked for
+
+    def test_a_tag_names_its_document(self, remote: Remote, content: Content) -> None:
+        """Bytes, digest, size and media type are those of the document."""
+        for tag, digest in content.tags.items():
+            blob = remote.fetch(tag)
+            assert isinstance(blob, Blob)
+            assert content.objects[digest] == blob.read()
+            assert content.descriptor(digest) == blob.descriptor
+            assert digest == blob.digest
+
+    def test_a_digest_names_its_bytes(self, remote: Remote, content: Content) -> None:
+        """Documents and blobs, empty ones and those of every algorithm, come by their digest alone."""
+        for digest, raw in content.objects.items():
+            blob = remote.fetch(str(digest))
+            assert digest == blob.digest
+            assert raw == blob.read()
+            assert len(raw) == blob.size
+
+    def test_a_size_can_be_had_before_the_bytes(self, remote: Remote, content: Content) -> None:
+        """`Blob.size` of an unread blob is right, and does not read it."""
+        for digest, raw in content.objects.items():
+            assert len(raw) == remote.fetch(digest).size
+
+    @pytest.mark.parametrize("form", ["Digest", "Object", "Descriptor", "tag@digest"])
+    def test_a_digest_can_be_given_in_every_form(self, remote: Remote, content: Content, form: str) -> None:
+        """A value means what its text means; with a tag beside it, the digest counts."""
+        tag, _ = content.tagged(media.INDEXES)
+        _, manifest = content.tagged(media.MANIFESTS)
+        wanted: dict[str, str | Object | Digest | Descriptor] = {
+            "Digest": manifest.digest,
+            "Object": Object(tag=None, digest=manifest.digest),
+            "Descriptor": manifest,
+            "tag@digest": f"{tag}@{manifest.digest}",
+        }
+        for hints in ([], [f"mediatype:{manifest.media_type}"]):
+            blob = remote.fetch(wanted[form], *hints)
+            assert manifest.digest == blob.digest
+            assert content.objects[manifest.digest] == blob.read()
+
+    def test_a_tag_can_be_given_as_an_object(self, remote: Remote, content: Content) -> None:
+        """`Object` with a tag means what its text means."""
+        tag, descriptor = content.tagged(media.MANIFESTS)
+        assert descriptor == remote.fetch(Object(tag=tag, digest=None)).descriptor
+
+    def test_a_descriptor_tells_all_beforehand(self, remote: Remote, content: Content) -> None:
+        """A blob that was fetched by a descriptor has its size and its media type."""
+        digest, raw = content.largest()
+        wanted = Descriptor(media_type=media.OCI_LAYER_GZIP, digest=digest, size=len(raw))
+        blob = remote.fetch(wanted)
+        assert wanted == blob.descriptor
+        assert raw == blob.read()
+
+    @pytest.mark.parametrize("wanted", ["no-such-tag", str(_UNKNOWN), f"no-such-tag@{_UNKNOWN}"])
+    def test_what_is_not_there_is_not_found(self, remote: Remote, wanted: str) -> None:
+        """An unknown tag or digest is `NotFound`, by the time it is read."""
+        with pytest.raises(NotFound):
+            _bytes(remote, wanted)
+
+    def test_a_known_tag_does_not_stand_in_for_an_unknown_digest(self, remote: Remote, content: Content) -> None:
+        """``tag@digest`` is not found where the digest is not, whatever the tag names."""
+        with pytest.raises(NotFound):
+            _bytes(remote, f"{next(iter(content.tags))}@{_UNKNOWN}")
+
+    def test_what_is_not_there_has_no_size(self, remote: Remote) -> None:
+        """Asking an unread blob for its size finds out as well."""
+        with pytest.raises(NotFound):
+            _ = remote.fetch(_UNKNOWN).size
+
+    @pytest.mark.parametrize("wanted", ["", "-x", ".x", "a b", "a/b", "../x", "x" * 129, "ä", "a\n", "@"])
+    def test_a_malformed_tag_is_refused(self, remote: Remote, wanted: str) -> None:
+        """What cannot be a tag is refused before anything is asked for."""
+        with pytest.raises((InvalidReference, InvalidDigest)):
+            remote.fetch(wanted)
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            "sha256:",
+            "sha256:abc",
+            f"sha256:{'g' * 64}",
+            f"SHA256:{'a' * 64}",
+            f"sha256:{'A' * 64}",
+            f"md5:{'a' * 32}",
+            f"sha512:{'a' * 64}",
+            f"sha256:{'a' * 64} ",
+            f"sha256:{'a' * 58}/../..",
+            "latest@sha256:abc",
+        ],
+    )
+    def test_a_malformed_digest_is_refused(self, remote: Remote, wanted: str) -> None:
+        """What cannot be a digest, or can never be verified, is refused before anything is asked for."""
+        with pytest.raises(InvalidDigest):
+            remote.fetch(wanted)
+
+    # Hints
+
+    def test_hints_of_unknown_kinds_are_ignored(self, remote: Remote, content: Content) -> None:
+        """A hint is a help: one that a remote does not understand changes nothing."""
+        tag, descriptor = content.tagged(media.MANIFESTS)
+        assert descriptor == remote.fetch(tag, "colour:blue", Hint("x-cost", "")).descriptor
+        digest, raw = content.largest()
+        assert raw == _bytes(remote, digest, "colour:blue")
+
+    @pytest.mark.parametrize(
+        "hint", ["", "blue", ":blue", "size:", "size:many", "size:-1", "mediatype:json", "mediatype:", "platform:/"]
+    )
+    def test_a_malformed_hint_is_refused(self, remote: Remote, content: Content, hint: str) -> None:
+        """A hint has a kind, and one of a known kind has a value of that kind."""
+        for wanted in (next(iter(content.tags)), str(content.largest()[0])):
+            with pytest.raises(InvalidHint):
+                remote.fetch(wanted, hint)
+
+    @pytest.mark.parametrize("form", ["tag", "digest", "Descriptor"])
+    def test_a_media_type_that_is_right_helps(self, remote: Remote, content: Content, form: str) -> None:
+        """A document comes when its media type is among those hinted, in whatever order."""
+        for tag, digest in content.tags.items():
+            descriptor = content.descriptor(digest)
+            forms: dict[str, str | Digest | Descriptor] = {"tag": tag, "digest": digest, "Descriptor": descriptor}
+            others = [other for other in media.DEFAULT_ACCEPT if other != descriptor.media_type]
+            for types in ([descriptor.media_type], [*others, descriptor.media_type], [descriptor.media_type, *others]):
+                blob = remote.fetch(forms[form], *(f"mediatype:{media_type}" for media_type in types))
+                assert descriptor == blob.descriptor
+                assert content.objects[digest] == blob.read()
+
+    @pytest.mark.parametrize("by_digest", [False, True])
+    def test_a_media_type_that_is_wrong_is_a_mismatch(self, remote: Remote, content: Content, by_digest: bool) -> None:
+        """The error has the type that is there, and says which hint would fetch it."""
+        for tag, digest in content.tags.items():
+            there = content.documents[digest][0]
+            hinted = tuple(other for other in media.DEFAULT_ACCEPT if other != there)
+            with pytest.raises(MediaTypeMismatch) as caught:
+                _bytes(remote, digest if by_digest else tag, *(Hint("mediatype", other) for other in hinted))
+            assert there == caught.value.got
+            assert hinted == caught.value.expected
+            assert f"mediatype:{there}" in str(caught.value)
+
+    def test_a_descriptor_of_another_media_type_is_a_mismatch(self, remote: Remote, content: Content) -> None:
+        """What refers to a manifest as an index is not believed."""
+        _, manifest = content.tagged(media.MANIFESTS)
+        with pytest.raises(MediaTypeMismatch):
+            _bytes(remote, evolve(manifest, media_type=media.OCI_INDEX))
+
+    def test_a_size_that_is_right_helps(self, remote: Remote, content: Content) -> None:
+        """A hinted size is the blob's."""
+        for digest, raw in content.objects.items():
+            blob = remote.fetch(digest, f"size:{len(raw)}")
+            assert len(raw) == blob.size
+            assert raw == blob.read()
+
+    @pytest.mark.parametrize("by", [-1, 1, 1000])
+    def test_a_size_that_is_wrong_is_a_mismatch(self, remote: Remote, content: Content, by: int) -> None:
+        """Neither a hint nor a descriptor makes bytes of another number pass, be they more or fewer."""
+        for digest, raw in content.objects.items():
+            wrong = len(raw) + by
+            if wrong < 0:
+                continue
+            with pytest.raises(SizeMismatch) as caught:
+                _bytes(remote, digest, f"size:{wrong}")
+            assert wrong == caught.value.expected
+            with pytest.raises(SizeMismatch):
+                _bytes(remote, evolve(content.descriptor(digest), size=wrong))
+
+    def test_a_size_that_is_wrong_is_a_mismatch_for_a_tag(self, remote: Remote, content: Content) -> None:
+        """A hint about what a tag names counts too."""
+        tag, descriptor = content.tagged(media.INDEXES)
+        with pytest.raises(SizeMismatch):
+            _bytes(remote, tag, f"size:{descriptor.size + 1}")
+
+    def test_a_platform_leads_to_the_child(self, remote: Remote, content: Content) -> None:
+        """Of an index, by tag or digest, the child for the hinted platform comes."""
+        tag, descriptor = content.tagged(media.INDEXES)
+        index = Index.parse(content.objects[descriptor.digest], descriptor.media_type)
+        assert index.platforms, "the content needs an index with platforms"
+        for platform in index.platforms:
+            child = content.descriptor(index.select(platform).digest)
+            for wanted in (tag, descriptor.digest):
+                blob = remote.fetch(wanted, f"platform:{platform}")
+                assert child == blob.descriptor
+                assert content.objects[child.digest] == blob.read()
+
+    def test_a_platform_and_a_media_type_go_together(self, remote: Remote, content: Content) -> None:
+        """The hinted media types are those of the child; the index on the way need not be among them."""
+        tag, descriptor = content.tagged(media.INDEXES)
+        index = Index.parse(content.objects[descriptor.digest], descriptor.media_type)
+        child = content.descriptor(index.select(index.platforms[0]).digest)
+        platform = f"platform:{index.platforms[0]}"
+        assert child == remote.fetch(tag, f"mediatype:{child.media_type}", platform).descriptor
+        other = next(iter(media.MANIFESTS - {child.media_type}))
+        with pytest.raises(MediaTypeMismatch):
+            _bytes(remote, tag, f"mediatype:{other}", platform)
+
+    def test_a_platform_that_is_missing_is_an_error(self, remote: Remote, content: Content) -> None:
+        """Nothing is chosen in its place; the error lists what there is."""
+        tag, descriptor = content.tagged(media.INDEXES)
+        index = Index.parse(content.objects[descriptor.digest], descriptor.media_type)
+        with pytest.raises(PlatformNotFound) as caught:
+            _bytes(remote, tag, "platform:plan9/mips")
+        assert "plan9/mips" == caught.value.platform
+        assert set(map(str, index.platforms)) == set(caught.value.available)
+
+    def test_a_platform_means_nothing_for_a_manifest(self, remote: Remote, content: Content) -> None:
+        """A manifest for one platform is its own child."""
+        tag, descriptor = content.tagged(media.MANIFESTS)
+        assert descriptor == remote.fetch(tag, "platform:linux/amd64").descriptor
+
+    # Whole reads
+
+    def test_a_blob_can_be_read_again(self, remote: Remote, content: Content) -> None:
+        """Each read gives all of it, by the same blob and by another."""
+        digest, raw = content.largest()
+        blob = remote.fetch(digest)
+        assert raw == blob.read() == blob.read() == _bytes(remote, digest)
+
+    def test_a_document_is_text_and_json(self, remote: Remote, content: Content) -> None:
+        """`Blob.text` and `Blob.json` are what Python makes of the bytes."""
+        for tag, digest in content.tags.items():
+            raw = content.objects[digest]
+            assert raw.decode() == remote.fetch(tag).text() == remote.fetch(digest).text()
+            assert json.loads(raw) == remote.fetch(tag).json() == remote.fetch(digest).json()
+
+    def test_a_stream_has_chunks_of_bounded_size(self, remote: Remote, content: Content) -> None:
+        """Chunks are not empty, not larger than promised, and together the bytes."""
+        for digest, raw in content.objects.items():
+            chunks = list(remote.fetch(digest).stream())
+            assert all(0 < len(chunk) <= CHUNK_SIZE for chunk in chunks)
+            assert raw == b"".join(chunks)
+
+    def test_a_read_is_bounded(self, remote: Remote, content: Content) -> None:
+        """A blob of more bytes than the limit is refused, one of just as many is not."""
+        digest, raw = content.largest()
+        assert raw == remote.fetch(digest).read(limit=len(raw))
+        with pytest.raises(LimitExceeded):
+            remote.fetch(digest).read(limit=len(raw) - 1)
+
+    def test_a_blob_can_be_saved(self, remote: Remote, content: Content, tmp_path: Path) -> None:
+        """The file has the bytes, and nothing lies beside it."""
+        digest, raw = content.largest()
+        folder = tmp_path / "saved"
+        folder.mkdir()
+        assert folder / "blob" == remote.fetch(digest).save(folder / "blob")
+        assert raw == (folder / "blob").read_bytes()
+        assert ["blob"] == [path.name for path in folder.iterdir()]
+
+    # Partial reads
+
+    def test_an_abandoned_read_leaves_the_remote_usable(self, remote: Remote, content: Content) -> None:
+        """Streams and readers may be given up in the middle, many of them, closed or not."""
+        digest, raw = content.largest()
+        for _ in range(10):
+            stream = remote.fetch(digest).stream()
+            assert raw.startswith(next(stream))
+            del stream
+            reader = remote.fetch(digest).open()
+            assert raw[:1000] == reader.read(1000)
+            reader.close()
+        assert raw == _bytes(remote, digest)
+
+    def test_readers_that_are_half_read_do_not_wait_for_each_other(self, remote: Remote, content: Content) -> None:
+        """With forty readers open at once, each goes on where it was."""
+        digest, raw = content.largest()
+        with ExitStack() as stack:
+            readers = [stack.enter_context(remote.fetch(digest).open()) for _ in range(40)]
+            assert all(reader.read(100_000) == raw[:100_000] for reader in readers)
+            assert all(reader.read() == raw[100_000:] for reader in reversed(readers))
+
+    def test_an_unread_blob_holds_nothing_open(self, remote: Remote, content: Content) -> None:
+        """Fetching by digest, and opening, takes no connection and no file."""
+        digest, raw = content.largest()
+        assert raw == _bytes(remote, digest)
+        open_files = Path("/dev/fd")
+        if not open_files.exists():
+            pytest.skip("this system has no /dev/fd, which tells what is open")
+        before = len(list(open_files.iterdir()))
+        kept = [remote.fetch(digest) for _ in range(50)]
+        readers = [blob.open() for blob in kept]
+        assert len(list(open_files.iterdir())) <= before
+        assert 50 == len(readers)
+
+    def test_a_reader_is_like_a_file(self, remote: Remote, content: Content) -> None:
+        """Whatever is read and sought, the answers are those of `io.BytesIO` over the same bytes."""
+        digest, raw = content.largest()
+        blob = remote.fetch(digest)
+
+        @settings(max_examples=40, deadline=None)
+        @given(st.lists(_STEP, max_size=12))
+        def check(steps: list[tuple[str, int]]) -> None:
+            with blob.open() as reader, io.BytesIO(raw) as model:
+                for step, number in steps:
+                    expected, actual = _STEPS[step](reader, model, number, len(raw))
+                    assert expected == actual
+                    assert model.tell() == reader.tell()
+
+        check()
+
+    def test_a_reader_ends_where_the_bytes_end(self, remote: Remote, content: Content) -> None:
+        """At the end and beyond it there is nothing to read, and no error; before the start there is nothing at all."""
+        for digest, raw in content.objects.items():
+            with remote.fetch(digest).open() as reader:
+                assert len(raw) == reader.seek(0, io.SEEK_END)
+                assert b"" == reader.read(10) == reader.read() == reader.read1(1)
+                assert len(raw) + 5 == reader.seek(5, io.SEEK_END)
+                assert b"" == reader.read()
+                with pytest.raises(ValueError, match="negative"):
+                    reader.seek(-1)
+
+    def test_a_closed_reader_reads_no_more(self, remote: Remote, content: Content) -> None:
+        """Reading from it, or asking where it is, is a ValueError as for every file; closing it again is none."""
+        reader = remote.fetch(content.largest()[0]).open()
+        reader.close()
+        reader.close()
+        for method in (reader.read, reader.tell, reader.read1):
+            with pytest.raises(ValueError, match="closed"):
+                method()
+
+    def test_a_reader_gives_lines(self, remote: Remote, content: Content) -> None:
+        """Iterating over a reader gives lines, also through `io.TextIOWrapper`."""
+        _, descriptor = content.tagged(media.INDEXES)
+        raw = content.objects[descriptor.digest]
+        with remote.fetch(descriptor.digest).open() as reader:
+            assert raw.splitlines(keepends=True) == list(reader)
+        # typeshed wants a name, as files have one.
+        with io.TextIOWrapper(remote.fetch(descriptor.digest).open(), encoding="utf-8", newline="") as text:  # type: ignore[type-var]
+            assert raw.decode() == text.read()
+
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_a_reader_verifies_what_is_read_from_front_to_back(
+        self,
+        remote: Remote,
+        content: Content,
+        strict: bool,
+    ) -> None:
+        """Its trust is ``verified`` after the last byte, however the bytes were divided."""
+        for digest, raw in content.objects.items():
+            with remote.fetch(digest).open(strict=strict) as reader:
+                parts = list(iter(lambda f=reader: f.read(65_537), b""))  # type: ignore[misc] # bound at once
+                assert raw == b"".join(parts)
+                assert "verified" == reader.trust
+
+    def test_a_partial_read_says_what_it_is(self, remote: Remote, content: Content) -> None:
+        """Bytes from the middle of a blob are not verified, and do not claim to be."""
+        digest, raw = content.largest()
+        with remote.fetch(digest).open() as reader:
+            reader.seek(-1000, io.SEEK_END)
+            assert raw[-1000:] == reader.read()
+            assert "unverified" == reader.trust
+
+    # Sharing
+
+    def test_threads_may_share_a_remote(self, remote: Remote, content: Content) -> None:
+        """Eight threads that fetch and read at once each get their bytes."""
+        wanted = list(content.objects.items()) * 4
+        with ThreadPoolExecutor(8) as pool:
+            got = list(pool.map(lambda item: _bytes(remote, item[0]), wanted))
+        assert [raw for _, raw in wanted] == got
+
+    def test_threads_may_share_a_blob(self, remote: Remote, content: Content) -> None:
+        """Eight threads that read one blob, whole or in parts, do not disturb each other."""
+        digest, raw = content.largest()
+        blob = remote.fetch(digest)
+
+        def read(number: int) -> bytes:
+            if number % 2:
+                return blob.read()
+            with blob.open() as reader:
+                reader.seek(number * 1000)
+                return raw[: number * 1000] + reader.read()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert [raw] * 16 == list(pool.map(read, range(16)))
+
+    def test_a_remote_can_be_pickled(self, remote: Remote, content: Content) -> None:
+        """The copy is of the same locator and fetches the same, also after the original was used."""
+        digest, raw = content.largest()
+        assert raw == _bytes(remote, digest)
+        copy: Remote = pickle.loads(pickle.dumps(remote))  # noqa: S301 - our own bytes
+        assert remote.locator == copy.locator
+        assert raw == _bytes(copy, digest)
+
+    def test_a_blob_can_be_pickled(self, remote: Remote, content: Content) -> None:
+        """The copy reads the same, whether the original was read or not; the bytes are not part of a lazy one."""
+        digest, raw = content.largest()
+        blob = remote.fetch(digest)
+        for _ in range(2):
+            pickled = pickle.dumps(blob)
+            assert len(pickled) < len(raw) / 10
+            copy: Blob = pickle.loads(pickled)  # noqa: S301 - our own bytes
+            assert raw == copy.read() == blob.read()
+        _, descriptor = content.tagged(media.MANIFESTS)
+        document: Blob = pickle.loads(pickle.dumps(remote.fetch(descriptor)))  # noqa: S301 - our own bytes
+        assert descriptor == document.descriptor
+
+    def test_reprs_are_one_line(self, remote: Remote, content: Content) -> None:
+        """Remote, blob and reader show themselves in a line, without finding out anything for it."""
+        digest, _ = content.largest()
+        blob = remote.fetch(_UNKNOWN)  # finding out would fail
+        reader = remote.fetch(digest).open()
+        for shown in (repr(remote), repr(blob), repr(reader)):
+            assert shown.isprintable()
+            assert len(shown) < 500
+        assert str(_UNKNOWN) in repr(blob)
+        assert str(remote.locator) in repr(remote)
+
+
+class ResolverSuite(_Suite):
+    """What a remote does that is a `Resolver`."""
+
+    @pytest.fixture
+    def resolver(self, remote: Remote) -> Resolver:
+        """The remote under test."""
+        assert isinstance(remote, Resolver)
+        return remote
+
+    def test_a_tag_resolves(self, resolver: Resolver, content: Content) -> None:
+        """Media type, digest and size are those of the document."""
+        for tag, digest in content.tags.items():
+            assert content.descriptor(digest) == resolver.resolve(tag) == resolver.resolve(Object(tag=tag, digest=None))
+
+    def test_a_digest_resolves(self, resolver: Resolver, content: Content) -> None:
+        """A document's descriptor is whole; a blob's size is right."""
+        for digest, raw in content.objects.items():
+            got = resolver.resolve(digest)
+            assert (digest, len(raw)) == (got.digest, got.size)
+            assert resolver.resolve(str(digest)) == got
+            if digest in content.documents:
+                assert content.descriptor(digest) == got
+
+    def test_what_resolves_can_be_fetched(self, remote: Remote, resolver: Resolver, content: Content) -> None:
+        """The descriptor of a tag fetches what the tag names."""
+        for tag, digest in content.tags.items():
+            assert content.objects[digest] == _bytes(remote, resolver.resolve(tag))
+
+    def test_the_digest_counts(self, resolver: Resolver, content: Content) -> None:
+        """``tag@digest`` is what the digest names."""
+        tag, _ = content.tagged(media.INDEXES)
+        _, manifest = content.tagged(media.MANIFESTS)
+        assert manifest == resolver.resolve(f"{tag}@{manifest.digest}")
+
+    def test_a_platform_resolves_to_the_child(self, resolver: Resolver, content: Content) -> None:
+        """Hints mean what they mean for `Remote.fetch`."""
+        tag, descriptor = content.tagged(media.INDEXES)
+        index = Index.parse(content.objects[descriptor.digest], descriptor.media_type)
+        child = content.descriptor(index.select(index.platforms[0]).digest)
+        assert child == resolver.resolve(tag, f"platform:{index.platforms[0]}")
+        with pytest.raises(PlatformNotFound):
+            resolver.resolve(tag, "platform:plan9/mips")
+
+    def test_a_wrong_media_type_is_a_mismatch(self, resolver: Resolver, content: Content) -> None:
+        """Of several hinted types one has to be right."""
+        for tag, digest in content.tags.items():
+            there = content.documents[digest][0]
+            others = [f"mediatype:{other}" for other in media.DEFAULT_ACCEPT if other != there]
+            with pytest.raises(MediaTypeMismatch) as caught:
+                resolver.resolve(tag, *others)
+            assert there == caught.value.got
+            assert content.descriptor(digest) == resolver.resolve(tag, *others, f"mediatype:{there}")
+
+    @pytest.mark.parametrize(
+        ("wanted", "hints", "error"),
+        [
+            ("no-such-tag", (), NotFound),
+            (str(_UNKNOWN), (), NotFound),
+            (f"latest@{_UNKNOWN}", (), NotFound),
+            ("a b", (), InvalidReference),
+            ("sha256:abc", (), InvalidDigest),
+            ("latest", ("blue",), InvalidHint),
+        ],
+    )
+    def test_what_cannot_be_resolved_is_an_error(
+        self, resolver: Resolver, wanted: str, hints: tuple[str, ...], error: type[DistError]
+    ) -> None:
+        """The errors are those of `Remote.fetch`."""
+        with pytest.raises(error):
+            resolver.resolve(wanted, *hints)
+
+
+class TagListerSuite(_Suite):
+    """What a remote does that is a `TagLister`."""
+
+    @pytest.fixture
+    def lister(self, remote: Remote) -> TagLister:
+        """The remote under test."""
+        assert isinstance(remote, TagLister)
+        return remote
+
+    def test_all_tags_are_listed_once(self, lister: TagLister, content: Content) -> None:
+        """Every tag is there, and no other."""
+        assert sorted(content.tags) == sorted(lister.tags())
+
+    def test_a_listing_can_be_read_again(self, lister: TagLister, content: Content) -> None:
+        """Each iteration starts over, also when the one before was given up."""
+        tags = lister.tags()
+        assert next(iter(tags)) in content.tags
+        assert list(tags) == list(tags)
+        assert len(content.tags) == len(list(tags))
+
+    def test_every_tag_can_be_fetched(self, remote: Remote, lister: TagLister, content: Content) -> None:
+        """What is listed is there."""
+        assert dict(content.tags) == {tag: remote.fetch(tag).digest for tag in lister.tags()}
+
+
+class CatalogSuite(_Suite):
+    """What a remote does that is a `Catalog`."""
+
+    @pytest.fixture
+    def repositories(self) -> Collection[str]:
+        """The paths of all repositories on the remote's host; each test class has its own."""
+        message = "the test class needs a fixture `repositories`, which returns the paths of all there are"
+        raise NotImplementedError(message)
+
+    def test_all_repositories_are_listed_once(self, remote: Remote, repositories: Collection[str]) -> None:
+        """Every repository is there, and no other; each iteration starts over."""
+        assert isinstance(remote, Catalog)
+        catalog = remote.catalog()
+        assert next(iter(catalog)) in repositories
+        assert sorted(repositories) == sorted(catalog) == sorted(catalog)
+
+    def test_the_remotes_own_repository_is_listed(self, remote: Remote) -> None:
+        """What the remote was made for is one of them."""
+        assert isinstance(remote, Catalog)
+        assert remote.locator.path in list(remote.catalog())
+
+
+_POWERS: dict[str, tuple[type[Any], type[_Suite]]] = {
+    "Resolver": (Resolver, ResolverSuite),
+    "TagLister": (TagLister, TagListerSuite),
+    "Catalog": (Catalog, CatalogSuite),
+}
+
+
+def _read1(reader: io.BufferedIOBase, model: io.BytesIO, number: int) -> tuple[bytes, bytes]:
+    """One read of the source may give less than was asked for, and nothing only at the end."""
+    actual = reader.read1(number)
+    expected = model.read(len(actual)) if actual else model.read(number)
+    return expected, actual
+
+
+def _readinto(reader: io.BufferedIOBase, model: io.BytesIO, number: int) -> tuple[object, object]:
+    buffers = bytearray(number), bytearray(number)
+    counts = model.readinto(buffers[0]), reader.readinto(buffers[1])
+    return (counts[0], buffers[0]), (counts[1], buffers[1])
+
+
+#: Each takes the reader, the model, a number from 0 to the size and a little more, and the size; it returns what the
+#: model gave and what the reader gave.
+_STEPS: dict[str, Callable[[io.BufferedIOBase, io.BytesIO, int, int], tuple[object, object]]] = {
+    "read": lambda reader, model, number, _: (model.read(number), reader.read(number)),
+    "read a little": lambda reader, model, number, _: (model.read(number % 100), reader.read(number % 100)),
+    "read all": lambda reader, model, _, __: (model.read(), reader.read()),
+    "read None": lambda reader, model, _, __: (model.read(None), reader.read(None)),
+    "read1": lambda reader, model, number, _: _read1(reader, model, number),
+    "readinto": lambda reader, model, number, _: _readinto(reader, model, number),
+    "seek": lambda reader, model, number, _: (model.seek(number), reader.seek(number)),
+    "seek on": lambda reader, model, number, _: (model.seek(number, 1), reader.seek(number, 1)),
+    "seek on a little": lambda reader, model, number, _: (model.seek(number % 5000, 1), reader.seek(number % 5000, 1)),
+    "seek back": lambda reader, model, number, _: (
+        model.seek(-min(number, model.tell()), 1),
+        reader.seek(-min(number, reader.tell()), 1),
+    ),
+    "seek from the end": lambda reader, model, number, size: (
+        model.seek(-min(number, size), 2),
+        reader.seek(-min(number, size), 2),
+    ),
+}
+_STEP = st.tuples(st.sampled_from(sorted(_STEPS)), st.one_of(st.integers(0, 70_000), st.integers(0, 2_000_000)))

@@ -1,0 +1,443 @@
+"""What notebooks show: well-formed, escaped, bounded, and without a look anywhere else."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import os
+import re
+import socket
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distsdk.blob import Blob, Stat
+from distsdk.display import html
+from distsdk.errors import printable
+from distsdk.model.descriptor import Descriptor
+from distsdk.model.digest import Digest
+from distsdk.model.image import ImageConfig, Index, Manifest
+from distsdk.model.media import DOCKER_LAYER_GZIP, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from distsdk.model.platform import Platform
+from distsdk.model.reference import Locator, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: What the display may be made of: the elements, and what each may carry.
+ALLOWED = {
+    "div": {"class"},
+    "style": set[str](),
+    "p": set[str](),
+    "strong": set[str](),
+    "em": set[str](),
+    "code": set[str](),
+    "details": {"open"},
+    "summary": set[str](),
+    "table": {"style"},
+    "thead": set[str](),
+    "tbody": set[str](),
+    "tr": set[str](),
+    "th": {"scope", "style"},
+    "td": {"style", "title"},
+}
+INLINE_STYLES = {"margin-left:0", "text-align:left", "text-align:right"}
+
+DIGEST = Digest.of(b"")
+SHA512 = Digest.of(b"", "sha512")
+
+
+class Shown(Protocol):
+    """What a notebook asks a value for."""
+
+    def _repr_html_(self) -> str: ...
+
+
+class Page(HTMLParser):
+    """A page as a browser takes it: its elements, balanced; the text that is seen; the cells of its tables."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[str] = []
+        self.titles: list[str] = []
+        self.text = ""
+        self.style = ""
+        self.rows: list[list[str]] = []
+        self._open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert [] == self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Hold an element against what is allowed."""
+        assert tag in ALLOWED
+        assert {name for name, _ in attrs} <= ALLOWED[tag]
+        self.elements.append(tag)
+        self._open.append(tag)
+        for name, value in attrs:
+            match name:
+                case "style":
+                    assert value in INLINE_STYLES
+                case "class":
+                    assert "distsdk" == value
+                case "scope":
+                    assert value in {"row", "col"}
+                case "title":
+                    self.titles.append(value or "")
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"}:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Hold an end against its beginning."""
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Keep what is seen apart from the style."""
+        if self._open[-1] == "style":
+            self.style += data
+            return
+        self.text += data
+        if {"td", "th"} & set(self._open):
+            self.rows[-1][-1] += data
+
+    def _refuse(self, data: str) -> None:
+        raise AssertionError(data)
+
+    handle_comment = handle_pi = unknown_decl = _refuse
+
+    def handle_decl(self, decl: str) -> None:
+        """Refuse a declaration as any other thing that is no element."""
+        self._refuse(decl)
+
+
+def shown(value: Shown) -> Page:
+    """Return what a notebook shows of a value."""
+    return Page(value._repr_html_())
+
+
+def entry(media_type: str = OCI_LAYER_GZIP, size: int = 10, **more: object) -> dict[str, object]:
+    """Return a descriptor as documents hold it."""
+    return {"mediaType": media_type, "digest": str(DIGEST), "size": size, **more}
+
+
+def a_manifest(layers: list[dict[str, object]], **more: object) -> Manifest:
+    """Return a manifest of these layers."""
+    fields = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": entry(OCI_CONFIG, 7), "layers": layers, **more}
+    return Manifest.parse(json.dumps(fields).encode())
+
+
+def an_index(manifests: list[dict[str, object]], **more: object) -> Index:
+    """Return an index of these manifests."""
+    fields = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests, **more}
+    return Index.parse(json.dumps(fields).encode())
+
+
+def a_config(config: dict[str, object] | None = None, **more: object) -> ImageConfig:
+    """Return an image config."""
+    fields = {"os": "linux", "architecture": "amd64", "config": config or {}, **more}
+    return ImageConfig.parse(json.dumps(fields).encode())
+
+
+def as_words(text: str) -> str:
+    """Return an entry of the command line as the display words it: quoted for a shell where it has to be."""
+    return text if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII) else "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+# Every place where text from elsewhere can stand, as a function from the text to the page.
+PLACES: dict[str, Callable[[str], str]] = {
+    "descriptor annotation": lambda t: Descriptor(OCI_LAYER_GZIP, DIGEST, 1, annotations={"k": t})._repr_html_(),
+    "descriptor annotation key": lambda t: Descriptor(OCI_LAYER_GZIP, DIGEST, 1, annotations={t: "v"})._repr_html_(),
+    "descriptor artifact type": lambda t: Descriptor(OCI_LAYER_GZIP, DIGEST, 1, artifact_type=t)._repr_html_(),
+    "descriptor media type": lambda t: Descriptor(t, DIGEST, 1)._repr_html_(),
+    "descriptor platform": lambda t: Descriptor(OCI_MANIFEST, DIGEST, 1, Platform("linux", t))._repr_html_(),
+    "manifest annotation": lambda t: a_manifest([], annotations={"k": t})._repr_html_(),
+    "manifest annotation key": lambda t: a_manifest([], annotations={t: "v"})._repr_html_(),
+    "manifest artifact type": lambda t: a_manifest([], artifactType=t)._repr_html_(),
+    "layer title": lambda t: a_manifest(
+        [entry(annotations={"org.opencontainers.image.title": t})],
+    )._repr_html_(),
+    "index annotation": lambda t: an_index([], annotations={"k": t})._repr_html_(),
+    "index annotation key": lambda t: an_index([], annotations={t: "v"})._repr_html_(),
+    "index artifact type": lambda t: an_index([], artifactType=t)._repr_html_(),
+    "index platform": lambda t: an_index(
+        [entry(OCI_MANIFEST, platform={"os": "linux", "architecture": t})]
+    )._repr_html_(),
+    "index entry artifact type": lambda t: an_index([entry(OCI_MANIFEST, artifactType=t)])._repr_html_(),
+    "config architecture": lambda t: a_config(architecture=t)._repr_html_(),
+    "config variant": lambda t: a_config(variant=t)._repr_html_(),
+    "config created": lambda t: a_config(created=t)._repr_html_(),
+    "config author": lambda t: a_config(author=t)._repr_html_(),
+    "config user": lambda t: a_config({"User": t})._repr_html_(),
+    "config working directory": lambda t: a_config({"WorkingDir": t})._repr_html_(),
+    "config stop signal": lambda t: a_config({"StopSignal": t})._repr_html_(),
+    "config port": lambda t: a_config({"ExposedPorts": {t: {}}})._repr_html_(),
+    "config variable": lambda t: a_config({"Env": ["NAME=" + t]})._repr_html_(),
+    "config label": lambda t: a_config({"Labels": {"k": t}})._repr_html_(),
+    "config label key": lambda t: a_config({"Labels": {t: "v"}})._repr_html_(),
+    "history created": lambda t: a_config(history=[{"created": t}])._repr_html_(),
+    "history created by": lambda t: a_config(history=[{"created_by": t}])._repr_html_(),
+    "history comment": lambda t: a_config(history=[{"comment": t}])._repr_html_(),
+    "history author": lambda t: a_config(history=[{"author": t}])._repr_html_(),
+    "blob media type": lambda t: html.blob(DIGEST, 1, t),
+    "remote": lambda t: html.remote(t, "https://registry.test"),
+    "listing name": lambda t: html.tag_list(t, (), None),
+    "listing entry": lambda t: html.tag_list("registry.test/x", (t,), 1),
+}
+# These show a list of arguments as a shell would take it.
+WORDS: dict[str, Callable[[str], str]] = {
+    "config command": lambda t: a_config({"Cmd": [t]})._repr_html_(),
+    "config entrypoint": lambda t: a_config({"Entrypoint": [t]})._repr_html_(),
+    "config volume": lambda t: a_config({"Volumes": {t: {}}})._repr_html_(),
+}
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</code></td></table></div><img src=x onerror=alert(1)>",
+    "</style><script>alert(1)</script><style>",
+    "\" onmouseover=alert(1) x='",
+    "&lt;b&gt; &amp; &#60;",
+    "<!-- comment", "<![CDATA[x]]>", "<?php ?>",
+    "\x1b[31mred\x07\r\n\tnext",
+    "abc\u202etxt.exe\u2066\u200b\ufeff",
+    "grüße 日本語 שלום",
+    "C:\\path\\n",
+]  # fmt: skip
+
+#: Not surrogates: no document holds half a pair.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(HOSTILE)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@given(text=TEXTS)
+def test_text_from_elsewhere_is_shown_and_never_acted_upon(place: str, text: str) -> None:
+    """In every place the text is read as `printable` has it, and makes no element and no attribute."""
+    page, plain = Page(PLACES[place](text)), Page(PLACES[place]("x"))
+    assert printable(text) in page.text
+    assert plain.elements == page.elements
+    assert plain.style == page.style
+
+
+@pytest.mark.parametrize("place", WORDS)
+@given(text=TEXTS)
+def test_arguments_are_shown_as_a_shell_takes_them(place: str, text: str) -> None:
+    """A list of arguments can be copied into a shell, where it is printable at all."""
+    page = Page(WORDS[place](text))
+    assert printable(as_words(text)) in page.text
+    assert Page(WORDS[place]("x")).elements == page.elements
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_urls_are_shown_without_secrets(text: str) -> None:
+    """URLs, of a layer or of a remote, make no element, and show neither a password nor a signature."""
+    url = f"https://user:secret@cdn.test/{text}?sig=secret"
+    for page in (
+        Page(html.remote("registry.test/x", url)),
+        shown(Descriptor(OCI_LAYER_GZIP, DIGEST, 1, urls=(url,))),
+    ):
+        assert "cdn.test" in page.text
+        assert "secret" not in page.text
+
+
+@pytest.mark.parametrize("text", ["x" * 5_000_000, "<" * 100_000, "\U000e0001" * 100_000, "日" * 100_000, "\0" * 9999])
+@pytest.mark.parametrize("place", PLACES | WORDS)
+def test_long_text_is_cut_visibly(place: str, text: str) -> None:
+    """However long a text is, the page stays small, and an ellipsis follows what is shown."""
+    source = (PLACES | WORDS)[place](text)
+    assert len(source.encode()) <= html.MAX_BYTES
+    assert re.search(re.escape(printable(text[0])) + "…", Page(source).text)
+
+
+def test_the_largest_values_stay_small() -> None:
+    """With the largest text in every field and ten thousand entries in every list, a page has at most 20 kB."""
+    t = "<" * 400
+    many = {f"{n}{t}": t for n in range(1000)}
+    big: dict[str, Any] = {
+        "mediaType": f"application/{'x' * 127}",
+        "digest": str(SHA512),
+        "size": 2**63 - 1,
+        "artifactType": t,
+        "platform": {"os": t, "architecture": t, "variant": t},
+        "annotations": {"org.opencontainers.image.title": t},
+    }
+    common: dict[str, Any] = {"annotations": many, "artifactType": t, "subject": big}
+    config: dict[str, Any] = dict.fromkeys(("User", "WorkingDir", "StopSignal"), t)
+    config |= {"Cmd": [t], "Entrypoint": [t], "Volumes": {t: {}}, "ExposedPorts": {t: {}}}
+    step = {"created": t, "created_by": t}
+    # Rows of several lengths, since what is left of the room for a table depends on them.
+    filling = [
+        a_config(
+            {**config, "Env": [f"{'k' * n}={'v' * n}"] * 99, "Labels": {f"{k:0{n}}": "v" * n for k in range(99)}},
+            **dict.fromkeys(("os", "architecture", "variant", "created", "author"), t),
+            history=[{"created": "c" * n, "created_by": "b" * n}] * 99,
+        )
+        for n in range(2, 200, 11)
+    ]
+    values: list[Shown] = [
+        *filling,
+        Descriptor.from_fields({**big, "annotations": many, "urls": [f"https://cdn.test/{t}"] * 1000}),
+        a_manifest([big] * 10_000, **{**common, "config": big}),
+        a_manifest([{**big, "mediaType": f"a/{n}"} for n in range(10_000)], **common),
+        an_index([big] * 10_000, **common),
+        a_config(
+            {**config, "Env": [f"{t}={t}"] * 1000, "Labels": many},
+            **dict.fromkeys(("os", "architecture", "variant", "created", "author"), t),
+            history=[step] * 10_000,
+            rootfs={"diff_ids": [str(SHA512)] * 10_000},
+        ),
+        Reference(Locator(".".join(["h" * 62] * 4), "p" * 255), "t" * 128, SHA512),
+    ]
+    pages = [value._repr_html_() for value in values] + [html.tag_list(t, tuple([t] * 10_000), 10**9)]
+    assert [] == [len(page.encode()) for page in pages if len(page.encode()) > html.MAX_BYTES]
+    for page in pages:
+        Page(page)
+
+
+def test_ten_thousand_layers_show_twenty_and_count_the_rest() -> None:
+    """A table has twenty rows, and says how many there are and how many are left out."""
+    page = shown(a_manifest([entry(size=n) for n in range(10_000)]))
+    assert "10,000 layers, 50.0 MB" in page.text
+    assert "… and 9,980 more" in page.text
+    assert [str(n) for n in range(1, 21)] == [row[0] for row in page.rows if row[0].isdigit()]
+
+
+def test_a_manifest_shows_its_layers() -> None:
+    """Each layer has its number, size and whole digest; a media type common to all stands in the summary."""
+    page = shown(a_manifest([entry(size=51_361_210), entry(size=2037)]))
+    assert ["#", "size", "digest"] in page.rows
+    assert ["1", "51.4\xa0MB", str(DIGEST)] in page.rows
+    assert ["2", "2,037\xa0bytes", str(DIGEST)] in page.rows
+    assert ["51,361,210 bytes", "2,037 bytes"] == page.titles
+    assert f"2 layers {OCI_LAYER_GZIP}" in page.text
+    assert ["layers", "51.4 MB (51,363,247 bytes)"] in page.rows
+    assert ["config", f"{DIGEST} {OCI_CONFIG} 7 bytes"] in page.rows
+
+
+def test_media_types_that_differ_are_a_column() -> None:
+    """Where layers are of several media types, each shows its own; also when the other one is not among those shown."""
+    for others in (0, 30):
+        page = shown(a_manifest([entry()] * (1 + others) + [entry(DOCKER_LAYER_GZIP)]))
+        assert ["#", "media type", "size", "digest"] in page.rows
+        assert ["1", OCI_LAYER_GZIP, "10\xa0bytes", str(DIGEST)] in page.rows
+
+
+def test_an_index_shows_its_platforms() -> None:
+    """Each manifest has its platform; what is an attestation says so."""
+    attestation = {"vnd.docker.reference.type": "attestation-manifest"}
+    page = shown(
+        an_index(
+            [
+                entry(OCI_MANIFEST, platform={"os": "linux", "architecture": "arm64", "variant": "v8"}),
+                entry(OCI_MANIFEST, platform={"os": "unknown", "architecture": "unknown"}, annotations=attestation),
+            ]
+        )
+    )
+    assert ["#", "platform", "about", "size", "digest"] in page.rows
+    assert ["1", "linux/arm64/v8", "", "10\xa0bytes", str(DIGEST)] in page.rows
+    assert ["2", "unknown/unknown", "attestation-manifest", "10\xa0bytes", str(DIGEST)] in page.rows
+
+
+def test_an_image_config_shows_how_it_is_run_and_built() -> None:
+    """Entrypoint, command and environment are there; each step of the history has the number of the layer it left."""
+    page = shown(
+        a_config(
+            {"Entrypoint": ["/entry.sh"], "Cmd": ["sh", "-c", "echo $A"], "Env": ["A=b=c", "EMPTY=", "BARE"]},
+            created="2026-01-02T03:04:05Z",
+            rootfs={"diff_ids": [str(DIGEST)] * 2},
+            history=[
+                {"created_by": "ADD rootfs.tar /"},
+                {"created_by": "ENV A=b", "empty_layer": True, "comment": "unseen"},
+                {"comment": "imported"},
+            ],
+        )
+    )
+    assert "linux/amd64, 2 layers" in page.text
+    assert ["created", "2026-01-02T03:04:05Z"] in page.rows
+    assert ["entrypoint", "/entry.sh"] in page.rows
+    assert ["command", "sh -c 'echo $A'"] in page.rows
+    assert [["A", "b=c"], ["EMPTY", ""], ["BARE", ""]] == [r for r in page.rows if r[0] in {"A", "EMPTY", "BARE"}]
+    assert [["1", "", "ADD rootfs.tar /"], ["", "", "ENV A=b"], ["2", "", "imported"]] == page.rows[-3:]
+
+
+def test_what_a_document_does_not_say_takes_no_room() -> None:
+    """Of an empty config only digest and media type are shown."""
+    page = shown(a_config())
+    assert [["digest", str(a_config().digest)], ["media type", OCI_CONFIG]] == page.rows
+    assert "details" not in page.elements
+
+
+def test_names_show_their_parts() -> None:
+    """A locator and a reference show themselves in the canonical form, and their parts."""
+    locator, reference = Locator.parse("redis"), Reference.parse(f"redis:7@{DIGEST}")
+    assert [["host", "docker.io"], ["repository", "library/redis"]] == shown(locator).rows
+    assert f"Locator {locator}" in shown(locator).text
+    assert [["host", "docker.io"], ["repository", "library/redis"], ["tag", "7"], ["digest", str(DIGEST)]] == shown(
+        reference
+    ).rows
+    assert f"Reference {reference}" in shown(reference).text
+    assert f"Digest {SHA512}" == shown(SHA512).text
+
+
+def test_a_blob_shows_what_is_known_without_asking() -> None:
+    """An unread blob says that size and media type are not known yet, and its source is not asked."""
+
+    class Untouchable:
+        def open(self, offset: int, end: int | None) -> io.BytesIO:
+            raise AssertionError((offset, end))
+
+        def stat(self) -> Stat:
+            raise AssertionError
+
+    assert [["size", "not known yet"], ["media type", "not known yet"]] == shown(Blob(Untouchable(), DIGEST)).rows
+    known = shown(Blob(Untouchable(), DIGEST, size=12_345, media_type=OCI_LAYER_GZIP))
+    assert [["size", "12.3 kB (12,345 bytes)"], ["media type", OCI_LAYER_GZIP]] == known.rows
+
+
+@pytest.mark.parametrize(
+    ("entries", "count", "expected"),
+    [
+        ((), None, "TagList r.test/x not read yet"),
+        ((), 0, "TagList r.test/x 0 entries"),
+        (("7",), 1, "TagList r.test/x 1 entry7"),
+        (("6", "7"), 2, "TagList r.test/x 2 entries6 7"),
+        (("6", "7"), None, "TagList r.test/x 6 7 … not read to the end"),
+        (("6", "7"), 1234, "TagList r.test/x 1,234 entries6 7 … and 1,232 more"),
+    ],
+)
+def test_a_listing_says_how_far_it_was_read(entries: tuple[str, ...], count: int | None, expected: str) -> None:
+    """A listing tells apart what is not read, what is read in part, and what is all."""
+    text = Page(html.tag_list("r.test/x", entries, count)).text
+    assert expected.split() == text.split()
+
+
+def test_a_look_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Showing values opens no file and no socket, once the style has been read."""
+    html.digest(DIGEST)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError((args, kwargs))
+
+    for owner, name in ((builtins, "open"), (io, "open"), (os, "open"), (socket, "socket"), (socket, "getaddrinfo")):
+        monkeypatch.setattr(owner, name, refuse)
+    pages = [make("x") for make in (PLACES | WORDS).values()]
+    monkeypatch.undo()
+    for page in pages:
+        Page(page)
+
+
+def test_the_style_is_small_scoped_and_follows_the_theme() -> None:
+    """The style has less than 2 kB, touches nothing but the display, loads nothing, and knows the dark themes."""
+    style = shown(DIGEST).style
+    assert len(style.encode()) < 2000
+    assert [] == [word for word in ("url(", "@import", "<", "expression") if word in style]
+    selectors = re.findall(r"([^{}]+)\{[^{}]*\}", re.sub(r"@media [^{]*\{", "", style))
+    parts = [part for selector in selectors for part in re.split(r",(?![^(]*\))", selector)]
+    assert len(parts) > 5
+    assert [] == [part for part in parts if "div.distsdk" not in part]
+    for theme in ("--jp-content-font-color1", "html[data-theme=dark]", "body[data-theme=dark]", "body.vscode-dark"):
+        assert theme in style

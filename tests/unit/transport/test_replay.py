@@ -1,0 +1,208 @@
+"""Cassettes made here, played: which answer is given to which request, and what happens when there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+import vcr.request
+import vcr.serialize
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from vcr.serializers import yamlserializer
+
+import distsdk
+from distsdk.remotes.base import TagLister
+from distsdk.transport.replay import CassetteAdapter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = "https://registry.example"
+MANIFEST = b'{"schemaVersion": 2}'
+ACCEPT = {"Accept": "application/json"}
+
+
+def interaction(
+    uri: str,
+    body: bytes | dict[str, str] = b"",
+    *,
+    method: str = "GET",
+    status: int = 200,
+    asked: dict[str, str] | None = None,
+    said: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return one exchange as vcrpy's YAML has it; a body that is a dict is one in a file of its own."""
+    return {
+        "request": {
+            "body": None,
+            "headers": {name: [value] for name, value in (asked or {}).items()},
+            "method": method,
+            "uri": uri,
+        },
+        "response": {
+            "body": {"string": body} if isinstance(body, bytes) else body,
+            "headers": {name: [value] for name, value in (said or {}).items()},
+            "status": {"code": status, "message": "whatever"},
+        },
+    }
+
+
+def write(path: Path, *interactions: dict[str, Any]) -> Path:
+    """Write a cassette."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"version": 1, "interactions": list(interactions)}))
+    return path
+
+
+def player(path: Path) -> requests.Session:
+    """Return a session that plays a cassette."""
+    session = requests.Session()
+    session.trust_env = False
+    session.headers.clear()
+    session.mount("https://", CassetteAdapter(path))
+    return session
+
+
+def test_order(tmp_path: Path) -> None:
+    """Answers to the same request come in the order they were recorded, the last one ever again."""
+    cassette = write(tmp_path / "c.yaml", *(interaction(f"{ROOT}/a", text) for text in (b"1", b"2", b"3")))
+    session = player(cassette)
+    assert [b"1", b"2", b"3", b"3", b"3"] == [session.get(f"{ROOT}/a").content for _ in range(5)]
+
+
+def test_each_session_starts_over(tmp_path: Path) -> None:
+    """Another session, and a pickled one, hear the first answer first."""
+    session = player(write(tmp_path / "c.yaml", interaction(f"{ROOT}/a", b"1"), interaction(f"{ROOT}/a", b"2")))
+    assert b"1" == session.get(f"{ROOT}/a").content
+    assert b"1" == pickle.loads(pickle.dumps(session)).get(f"{ROOT}/a").content  # noqa: S301 - made a moment ago
+    assert b"2" == session.get(f"{ROOT}/a").content
+
+
+@pytest.mark.parametrize("header", ["Accept", "Range", "Authorization"])
+def test_headers_that_count(tmp_path: Path, header: str) -> None:
+    """The same URL asked for another type, another range, or with a token is another request."""
+    cassette = write(
+        tmp_path / "c.yaml",
+        interaction(f"{ROOT}/a", b"without"),
+        interaction(f"{ROOT}/a", b"with", asked={header: "REDACTED"}),
+    )
+    session = player(cassette)
+    assert b"with" == session.get(f"{ROOT}/a", headers={header: "REDACTED"}).content
+    assert b"without" == session.get(f"{ROOT}/a").content
+
+
+def test_any_token_will_do(tmp_path: Path) -> None:
+    """Which token is sent does not matter; nor does whether, where only one of both was recorded."""
+    session = player(write(tmp_path / "c.yaml", interaction(f"{ROOT}/a", b"x", asked={"Authorization": "REDACTED"})))
+    assert b"x" == session.get(f"{ROOT}/a", headers={"Authorization": "Bearer another"}).content
+    assert b"x" == session.get(f"{ROOT}/a").content
+
+
+def test_no_answer(tmp_path: Path) -> None:
+    """A request that was not recorded is Unreachable; the message names it, without what may be a signature."""
+    session = player(write(tmp_path / "c.yaml", interaction(f"{ROOT}/a")))
+    with pytest.raises(distsdk.Unreachable) as caught:
+        session.get(f"{ROOT}/b?n=1&X-Amz-Signature=secret", headers={"Range": "bytes=0-9", **ACCEPT})
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'c.yaml'} holds no answer to GET {ROOT}/b?n=1&")
+    assert "Range: bytes=0-9; Accept: application/json" in message
+    assert "secret" not in message
+
+
+def test_body_in_a_file(tmp_path: Path) -> None:
+    """A body may lie beside the cassette; a stream of it is undecoded, and closed where it is left."""
+    data = bytes(range(256)) * 4096
+    (tmp_path / "bodies").mkdir()
+    (tmp_path / "bodies" / "data").write_bytes(data)
+    cassette = write(
+        tmp_path / "sub" / "c.yaml",
+        interaction(f"{ROOT}/a", {"string": "", "file": "../bodies/data"}, said={"Content-Length": str(len(data))}),
+    )
+    session = player(cassette)
+    with session.get(f"{ROOT}/a", stream=True) as response:
+        assert data[:1000] == response.raw.read(1000)
+    assert response.raw.closed
+    assert data == session.get(f"{ROOT}/a").content
+
+
+def test_body_whose_file_is_missing(tmp_path: Path) -> None:
+    """A cassette without its bodies says which file it lacks."""
+    cassette = write(tmp_path / "c.yaml", interaction(f"{ROOT}/a", {"string": "", "file": "gone"}))
+    with pytest.raises(distsdk.InvalidConfig, match="gone' cannot be read"):
+        player(cassette).get(f"{ROOT}/a")
+
+
+@given(body=st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_bytes_as_vcrpy_writes_them(tmp_path: Path, body: bytes) -> None:
+    """Whatever vcrpy writes of a body, text or not, is played as the bytes it was."""
+    request = vcr.request.Request("GET", f"{ROOT}/a", None, {})
+    response = {"body": {"string": body}, "headers": {}, "status": {"code": 200, "message": "OK"}}
+    text = vcr.serialize.serialize({"requests": [request], "responses": [response]}, yamlserializer)
+    cassette = tmp_path / f"{hashlib.sha256(body).hexdigest()}.yaml"  # a process reads a cassette once
+    cassette.write_text(text)
+    assert body == player(cassette).get(f"{ROOT}/a").content
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a: [", "- 1", "interactions: 1", "interactions: [1]", "interactions: []", "interactions: [{request: {}}]"],
+)
+def test_what_is_no_cassette(tmp_path: Path, text: str) -> None:
+    """A file that is no cassette is InvalidConfig, and named."""
+    path = tmp_path / "not-a-cassette.yaml"
+    path.write_text(text)
+    with pytest.raises(distsdk.InvalidConfig, match=r"not-a-cassette\.yaml"), distsdk.replay(path):
+        pass
+
+
+def test_no_cassette_there(tmp_path: Path) -> None:
+    """Neither is a folder without cassettes one, nor what does not exist."""
+    for path in (tmp_path, tmp_path / "gone.yaml"):
+        with pytest.raises(distsdk.InvalidConfig, match=path.name), distsdk.replay(path):
+            pass
+
+
+def test_without_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PyYAML the error names the extra that brings it."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(distsdk.MissingExtra, match=r"distsdk\[replay\]"), distsdk.replay(tmp_path / "c.yaml"):
+        pass
+
+
+def tagged(tag: bytes) -> tuple[dict[str, Any], ...]:
+    """Return the exchange in which a repository lists one tag."""
+    return (interaction(f"{ROOT}/v2/app/tags/list?n=1000", b'{"tags": ["%s"]}' % tag, asked=ACCEPT),)
+
+
+def test_block_and_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The innermost block counts, then the one around it, then the variable; a remote keeps its own."""
+    for name in ("one", "two", "variable"):
+        write(tmp_path / f"{name}.yaml", *tagged(name.encode()))
+    monkeypatch.setenv("DISTSDK_REPLAY", str(tmp_path / "variable.yaml"))
+    remotes = [distsdk.connect("registry.example/app")]
+    with distsdk.replay(tmp_path / "one.yaml"):
+        with distsdk.replay(tmp_path / "two.yaml"):
+            remotes.append(distsdk.connect("registry.example/app"))
+        remotes.append(distsdk.connect("registry.example/app"))
+    remotes.append(distsdk.connect("registry.example/app"))
+    seen: list[str] = []
+    for remote in remotes:
+        assert isinstance(remote, TagLister)
+        seen += remote.tags()
+    assert ["variable", "two", "one", "variable"] == seen
+
+
+def test_folder(tmp_path: Path) -> None:
+    """A folder plays every cassette below it; what several of them answer comes in the order of their names."""
+    write(tmp_path / "b" / "two.yaml", interaction(f"{ROOT}/a", b"2"), interaction(f"{ROOT}/b", b"only here"))
+    write(tmp_path / "a" / "one.yaml", interaction(f"{ROOT}/a", b"1"))
+    session = player(tmp_path)
+    assert [b"1", b"2"] == [session.get(f"{ROOT}/a").content for _ in range(2)]
+    assert b"only here" == session.get(f"{ROOT}/b").content
