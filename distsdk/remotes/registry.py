@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from distsdk.blob import ByteStream
     from distsdk.model.reference import Locator, Object
     from distsdk.remotes.base import Settings
-    from distsdk.transport.http import Deadline
+    from distsdk.transport.deadline import Deadline
 
 #: Indexes within indexes that a ``platform:`` hint is followed through.
 MAX_INDEX_DEPTH = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -16,12 +17,16 @@ from distsdk.errors import Denied, MalformedDocument, Unsafe, redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from distsdk.transport.deadline import Deadline
+
 #: Seconds a token lives when its reply does not say (distribution's token specification: "defaults to 60 seconds").
 DEFAULT_LIFETIME = 60.0
 
 #: Seconds before its end at which a token counts as expired, so that it does not expire on the way; for tokens that
 #: live less than ten times as long, a tenth of their life.
 EXPIRY_MARGIN = 5.0
+
+_LONGEST_LIFETIME = 365 * 86400
 
 # RFC 9110 section 11.2 and 5.6: auth-scheme, then either a token68 or a list of auth-params.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar rule
@@ -69,7 +74,7 @@ def _challenges(header: str) -> Iterator[Challenge]:
 class Grant:
     """Where a token comes from: what tokens are kept by."""
 
-    realm: str
+    realm: str = field(repr=redact)
     service: str
     scope: str
 
@@ -97,31 +102,32 @@ class Tokens:
 
     Args:
         origin: ``scheme://host[:port]`` of the registry.
-        get: Fetches a token service's URL and returns the body of its answer.
+        get: Fetches a token service's URL before a deadline and returns the body of its answer.
     """
 
-    def __init__(self, origin: str, get: Callable[[str], bytes]) -> None:
+    def __init__(self, origin: str, get: Callable[[str, Deadline], bytes]) -> None:
         self._origin = origin
         self._get = get
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}  # by the scope a request needs: what the registry last asked for it
         self._tokens: dict[Grant, _Token] = {}
 
-    def header(self, scope: str) -> str | None:
+    def header(self, scope: str, deadline: Deadline) -> str | None:
         """Return the Authorization header for a request that needs ``scope``; None before the registry asked for one.
 
         An expired token is renewed first.
         """
-        with self._lock:
+        with self._locked(deadline):
             grant = self._grants.get(scope)
-            return self._bearer(grant) if grant else None
+            return self._bearer(grant, deadline) if grant else None
 
-    def answer(self, header: str, scope: str, *, rejected: str | None) -> str:
+    def answer(self, header: str, scope: str, deadline: Deadline, *, rejected: str | None) -> str:
         """Meet a 401.
 
         Args:
             header: The registry's ``WWW-Authenticate``.
             scope: What the request needs; asked for where the challenge names none.
+            deadline: When the token has to be here.
             rejected: The Authorization header that was refused, if there was one.
 
         Returns:
@@ -140,18 +146,27 @@ class Tokens:
         realm = bearer.params["realm"]
         self._check_realm(realm)
         grant = Grant(realm, bearer.params.get("service", ""), bearer.params.get("scope") or scope)
-        with self._lock:
+        with self._locked(deadline):
             self._grants[scope] = grant
             token = self._tokens.get(grant)
             if token is not None and f"Bearer {token.text}" == rejected:
                 del self._tokens[grant]
-            return self._bearer(grant)
+            return self._bearer(grant, deadline)
 
-    def _bearer(self, grant: Grant) -> str:
+    @contextlib.contextmanager
+    def _locked(self, deadline: Deadline) -> Iterator[None]:
+        if not self._lock.acquire(timeout=deadline.left()):
+            deadline.left()  # raises
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _bearer(self, grant: Grant, deadline: Deadline) -> str:
         token = self._tokens.get(grant)
         if token is None or not token.fresh:
             asked = time.monotonic()
-            text, lifetime = parse_token_reply(self._get(grant.url))
+            text, lifetime = parse_token_reply(self._get(grant.url, deadline))
             token = self._tokens[grant] = _Token(text, asked + lifetime - min(EXPIRY_MARGIN, lifetime / 10))
         return f"Bearer {token.text}"
 
@@ -159,6 +174,7 @@ class Tokens:
         try:
             parts = urlsplit(realm)
             valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+            valid = valid and parts.port != 0  # and asking for the port raises if it is none
         except ValueError:
             valid = False
         if not valid:
@@ -195,4 +211,4 @@ def parse_token_reply(body: bytes) -> tuple[str, float]:
     if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not lifetime > 0:
         message = "the token service's reply has an expires_in that is no positive number"
         raise MalformedDocument(message)
-    return token, float(lifetime)
+    return token, float(min(lifetime, _LONGEST_LIFETIME))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined] # undocumented
+from urllib.request import getproxies_environment
 
 from attrs import field, frozen
 
@@ -69,12 +69,31 @@ class Hosts:
         scheme = "http" if self.plain_http or _is_loopback(host) else "https"
         return f"{scheme}://{_ENDPOINTS.get(host, host)}"
 
-    def proxies_for(self, scheme: str, host: str) -> dict[str, str]:
-        """Return the proxy for a URL of this scheme and host as requests takes it; empty for none."""
+    def proxies_for(self, scheme: str, host: str, port: int) -> dict[str, str]:
+        """Return the proxy for a URL of this scheme, host and port as requests takes it; empty for none."""
         proxy = self.proxies.get(scheme) or self.proxies.get("all")
-        if not proxy or proxy_bypass_environment(host, self.proxies):
+        exempt = [entry.strip().lower() for entry in self.proxies.get("no", "").split(",")]
+        if not proxy or any(_is_exempt(host.lower(), port, entry) for entry in exempt if entry):
             return {}
         return {scheme: proxy}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A proxy's URL may hold a password: whoever unpickles reads the environment there.
+        return _with_proxies_from_here, (self.plain_http, self.ca_file)
+
+
+def _with_proxies_from_here(plain_http: bool, ca_file: Path | None) -> Hosts:
+    return Hosts(plain_http=plain_http, ca_file=ca_file, proxies=getproxies_environment())
+
+
+def _is_exempt(host: str, port: int, entry: str) -> bool:
+    """Whether an entry of NO_PROXY means a host: ``*``, a domain and all below it, an address, a network."""
+    if entry in {"*", host, f"{host}:{port}"}:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")) in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return f"{host}:{port}".endswith(f".{entry.lstrip('.')}") or host.endswith(f".{entry.lstrip('.')}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import ssl
-import threading
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
@@ -25,6 +24,7 @@ from distsdk.errors import (
     DeadlineExceeded,
     Denied,
     DistError,
+    InvalidConfig,
     LimitExceeded,
     NotFound,
     RateLimited,
@@ -34,6 +34,7 @@ from distsdk.errors import (
     redact,
 )
 from distsdk.transport.auth import Tokens
+from distsdk.transport.deadline import Deadline, TimedAdapter, reaching_the_socket
 from distsdk.transport.replay import active_session
 
 if TYPE_CHECKING:
@@ -80,26 +81,6 @@ class Limits:
     token: int = 64 * 1024
     error: int = 16 * 1024
     pages: int = 10_000
-
-
-class Deadline:
-    """A moment by which something has to be done."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Return the seconds that are left.
-
-        Raises:
-            DeadlineExceeded: None are.
-        """
-        left = self._end - time.monotonic()
-        if left <= 0:
-            message = f"not done within {self.seconds:g} seconds: try again, or allow more with timeouts= or --timeout"
-            raise DeadlineExceeded(message, seconds=self.seconds)
-        return left
 
 
 class Answer:
@@ -172,6 +153,14 @@ class Answer:
         self.close()
 
 
+@frozen
+class _Process:
+    """What belongs to one process."""
+
+    session: requests.Session
+    tokens: Tokens
+
+
 class Transport:
     """What a remote sends its requests through.
 
@@ -201,11 +190,9 @@ class Transport:
         self.limits = limits
         self._origin = _origin(endpoint)
         self._given = session or active_session()
-        self._session: requests.Session | None = None
-        self._session_pid = 0
-        self._lock = threading.Lock()
-        self._proxies: dict[tuple[str, str], dict[str, str]] = {}
-        self._tokens = Tokens(endpoint, self._fetch_token)
+        self._given_in = os.getpid()
+        self._processes: dict[int, _Process] = {}
+        self._proxies: dict[tuple[str, str, int], dict[str, str]] = {}
 
     def document_deadline(self) -> Deadline:
         """Return the moment by which a document that is asked for now has to be here."""
@@ -227,7 +214,8 @@ class Transport:
             url: Path and query at the endpoint, or a whole URL of the same origin.
             scope: What a token has to allow, ``repository:library/redis:pull``.
             headers: Sent besides the transport's own.
-            deadline: When it has to be done; None for blobs.
+            deadline: When the body has to be here; by default there is one for the headers, tokens and redirects
+                included, but none for the body.
 
         Raises:
             NotFound, Denied, RateLimited, RegistryError: The registry's answer is no success.
@@ -236,17 +224,19 @@ class Transport:
         """
         url = urljoin(self.endpoint, url)
         path = urlsplit(url).path
-        authorization = self._tokens.header(scope)
+        until = deadline or self.document_deadline()
+        tokens = self._process().tokens
+        authorization = tokens.header(scope, until)
         challenged = False
         for _ in range(MAX_REDIRECTS + 1):
             at_home = _origin(url) == self._origin
-            answer = self._send(method, url, headers, authorization if at_home else None, deadline)
+            answer = self._send(method, url, headers, authorization if at_home else None, until)
             challenge = answer.headers.get("WWW-Authenticate", "")
             if answer.status == 401 and challenge and at_home and not challenged:
                 challenged = True
                 answer.discard(self.limits.error)
-                authorization = self._tokens.answer(challenge, scope, rejected=authorization)
-                answer = self._send(method, url, headers, authorization, deadline)
+                authorization = tokens.answer(challenge, scope, until, rejected=authorization)
+                answer = self._send(method, url, headers, authorization, until)
             if answer.status not in {301, 302, 303, 307, 308}:
                 break
             answer.discard(self.limits.error)
@@ -256,6 +246,8 @@ class Transport:
             raise RegistryError(message, status=answer.status)
         if not 200 <= answer.status < 300:
             raise self._error(answer, method)
+        if deadline is None:
+            until.lift()
         answer.path = path
         return answer
 
@@ -272,10 +264,10 @@ class Transport:
         url: str,
         headers: Mapping[str, str] | None,
         authorization: str | None,
-        deadline: Deadline | None,
+        deadline: Deadline,
     ) -> Answer:
         timeouts = self.timeouts
-        left = deadline.left() if deadline else float("inf")
+        left = deadline.left()
         prepared = requests.PreparedRequest()
         prepared.prepare_method(method)
         prepared.url = url
@@ -285,53 +277,51 @@ class Transport:
         if authorization:
             prepared.headers["Authorization"] = authorization
         prepared.hooks = {"response": []}
-        session = self._own_session()
-        parts = urlsplit(url)
-        key = (parts.scheme, parts.hostname or "")
+        session = self._process().session
+        key = _origin(url)
         if (proxies := self._proxies.get(key)) is None:
             proxies = self._proxies[key] = self.hosts.proxies_for(*key)
-        with _translated(url, min(timeouts.read, left)):
+        with _translated(url, timeouts.read, str(session.verify)), reaching_the_socket(deadline):
             # The adapter itself: Session.send reads the bodies of redirects, also of those it does not follow, without
             # a limit, and needs the cookie jar that these requests are made without.
             response = session.get_adapter(url).send(
                 prepared,
                 stream=True,
-                timeout=(min(timeouts.connect, left), min(timeouts.read, left)),
+                timeout=(min(timeouts.connect, left), timeouts.read),
                 proxies=proxies,
                 verify=True if session.verify is None else session.verify,
                 cert=session.cert,
             )
         _log.debug("%s %s: %s", method, redact(url), response.status_code)
-        return Answer(response, url, min(timeouts.read, left))
+        return Answer(response, url, timeouts.read)
 
-    def _own_session(self) -> requests.Session:
-        """Return this process's session: connections must not be shared across a fork."""
-        if self._session is None or self._session_pid != os.getpid():
-            with self._lock:
-                if self._session is None or self._session_pid != os.getpid():
-                    if self._given is None:
-                        self._session = self._new_session()
-                    elif self._session is None:
-                        self._session = self._given
-                    else:  # a copy has the same adapters and no connections
-                        self._session = pickle.loads(pickle.dumps(self._given))  # noqa: S301 - our own bytes
-                    self._session_pid = os.getpid()
-        return self._session
+    def _process(self) -> _Process:
+        """Return what this process has for itself: neither connections nor locks may come from before a fork."""
+        pid = os.getpid()
+        if (process := self._processes.get(pid)) is None:
+            if self._given is None:
+                session = self._new_session()
+            elif pid == self._given_in:
+                session = self._given
+            else:  # a copy has the same adapters and no connections
+                session = pickle.loads(pickle.dumps(self._given))  # noqa: S301 - our own bytes
+            process = _Process(session, Tokens(self.endpoint, self._fetch_token))
+            process = self._processes.setdefault(pid, process)
+        return process
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
         session.trust_env = False
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=KEPT_CONNECTIONS)
+        adapter = TimedAdapter(pool_maxsize=KEPT_CONNECTIONS)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         if self.hosts.ca_file is not None:
             session.verify = str(self.hosts.ca_file)
         return session
 
-    def _fetch_token(self, url: str) -> bytes:
+    def _fetch_token(self, url: str, deadline: Deadline) -> bytes:
         """Ask a token service, which the registry named and `Tokens` found fit to be asked."""
-        deadline = self.document_deadline()
         for _ in range(MAX_REDIRECTS + 1):
             answer = self._send("GET", url, {"Accept": "application/json"}, None, deadline)
             if answer.status not in {301, 302, 303, 307, 308}:
@@ -406,30 +396,36 @@ def parse_retry_after(text: str) -> float | None:
         return float(text[:9])
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, moment.timestamp() - time.time())
 
 
-def _origin(url: str) -> tuple[str, str, int | None]:
+def _origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port (RFC 6454 section 4)."""
     parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, (parts.hostname or "").lower(), port
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
 
 
 @contextlib.contextmanager
-def _translated(url: str, read_timeout: float) -> Iterator[None]:
+def _translated(url: str, read_timeout: float, authorities: str = "") -> Iterator[None]:
     """Turn what requests, urllib3 and the socket raise into errors of distsdk."""
     try:
         yield
     except DistError:
         raise
     except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-        raise _translate(error, url, read_timeout) from error
+        chain = list(_causes(error))
+        # The cause that is told is the innermost one: what is wrapped around it quotes URLs, which may hold secrets.
+        wrappers = (requests.RequestException, urllib3.exceptions.HTTPError)
+        inner = (e for e in reversed(chain) if not isinstance(e, wrappers))
+        raise _translate(chain, url, read_timeout, authorities) from next(inner, None)
 
 
-def _translate(error: Exception, url: str, read_timeout: float) -> DistError:
-    chain = list(_causes(error))
+def _translate(chain: list[BaseException], url: str, read_timeout: float, authorities: str) -> DistError:
+    for e in chain:
+        if isinstance(e, DistError):  # a deadline, raised at the socket
+            return e
     host = urlsplit(url).netloc.rpartition("@")[2]
     for e in chain:
         if isinstance(e, ssl.SSLCertVerificationError):
@@ -438,6 +434,9 @@ def _translate(error: Exception, url: str, read_timeout: float) -> DistError:
                 "name its authority with --cacert or DISTSDK_CACERT if it is a private one"
             )
             return Unreachable(message, url=url)
+        if isinstance(e, ssl.SSLError) and e.library in {"X509", "PEM"}:
+            message = f"{authorities} holds no certificate authority in PEM form: see --cacert and DISTSDK_CACERT"
+            return InvalidConfig(message)
         if isinstance(e, ssl.SSLError):
             message = f"no TLS with {host} ({e.reason or e}): if it speaks plain HTTP, allow that with --plain-http"
             return Unreachable(message, url=url)
@@ -453,7 +452,11 @@ def _translate(error: Exception, url: str, read_timeout: float) -> DistError:
         return DeadlineExceeded(message, seconds=read_timeout)
     if any(isinstance(e, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead) for e in chain):
         return Unreachable(f"{redact(url)}: the connection ended in the middle of the body", url=url)
-    return Unreachable(f"{redact(url)}: {str(chain[-1]) or type(chain[-1]).__name__}", url=url)
+    # Errors of the system quote no URL; a proxy's refusal of a tunnel is a plain OSError.
+    told = [
+        e.strerror or str(e) for e in chain if isinstance(e, OSError) and type(e).__module__ in {"builtins", "socket"}
+    ]
+    return Unreachable(f"{redact(url)}: {[*told, type(chain[-1]).__name__][0]}", url=url)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -14,6 +14,7 @@ import pytest
 from distsdk.errors import DeadlineExceeded, Denied, LimitExceeded, MalformedDocument, Unsafe
 from distsdk.testing import Registry, Stall, Status
 from distsdk.transport.auth import EXPIRY_MARGIN, Tokens
+from distsdk.transport.deadline import Deadline
 from distsdk.transport.hosts import Hosts
 from distsdk.transport.http import Limits, Timeouts
 
@@ -104,7 +105,7 @@ def test_realm_service_and_scope_tell_tokens_apart() -> None:
     """A registry that names another realm, service or scope gets another token, one that names the same gets that."""
     asked: list[str] = []
 
-    def get(url: str) -> bytes:
+    def get(url: str, _: Deadline) -> bytes:
         asked.append(url)
         return json.dumps({"token": f"t{len(asked)}"}).encode()
 
@@ -115,7 +116,7 @@ def test_realm_service_and_scope_tell_tokens_apart() -> None:
         'Bearer realm="https://a.example/t",service="z",scope="c"',
         'Bearer realm="https://a.example/t",service="s",scope="d"',
     ]
-    answers = [tokens.answer(challenge, "x", rejected=None) for challenge in (first, *others, first)]
+    answers = [tokens.answer(challenge, "x", Deadline(5), rejected=None) for challenge in (first, *others, first)]
     assert ["Bearer t1", "Bearer t2", "Bearer t3", "Bearer t4", "Bearer t1"] == answers
 
 
@@ -144,12 +145,12 @@ def test_tokens_are_renewed_before_they_expire(monkeypatch: pytest.MonkeyPatch, 
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     given = iter("abc")
-    tokens = Tokens("https://r", lambda _: json.dumps({"token": next(given), "expires_in": lifetime}).encode())
-    assert tokens.answer('Bearer realm="https://r/t"', "x", rejected=None) == "Bearer a"
+    tokens = Tokens("https://r", lambda *_: json.dumps({"token": next(given), "expires_in": lifetime}).encode())
+    assert tokens.answer('Bearer realm="https://r/t"', "x", Deadline(5), rejected=None) == "Bearer a"
     now += kept - 0.01
-    assert tokens.header("x") == "Bearer a"
+    assert tokens.header("x", Deadline(5)) == "Bearer a"
     now += 0.02
-    assert tokens.header("x") == "Bearer b"
+    assert tokens.header("x", Deadline(5)) == "Bearer b"
 
 
 def test_the_life_of_a_token_starts_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,16 +158,16 @@ def test_the_life_of_a_token_starts_when_it_is_asked_for(monkeypatch: pytest.Mon
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
 
-    def slow(_: str) -> bytes:
+    def slow(*_: object) -> bytes:
         nonlocal now
         now += 50
         return b'{"token": "t", "expires_in": 60}'
 
     tokens = Tokens("https://r", slow)
-    tokens.answer('Bearer realm="https://r/t"', "x", rejected=None)
+    tokens.answer('Bearer realm="https://r/t"', "x", Deadline(5), rejected=None)
     now += 6
     before = now
-    tokens.header("x")
+    tokens.header("x", Deadline(5))
     assert now == before + 50
 
 
@@ -221,15 +222,15 @@ def test_a_registry_that_refuses_every_token_is_not_asked_for_ever(
 def test_other_schemes_need_a_login(challenge: str, schemes: str) -> None:
     """A challenge that cannot be met without a password is Denied, and the message says what was asked for."""
     with pytest.raises(Denied, match="asks for a login") as caught:
-        Tokens("https://r.example", lambda _: b"{}").answer(challenge, "x", rejected=None)
+        Tokens("https://r.example", lambda *_: b"{}").answer(challenge, "x", Deadline(5), rejected=None)
     assert f"(scheme: {schemes})" in str(caught.value)
     assert caught.value.status == 401
 
 
 def test_bearer_is_preferred_to_basic() -> None:
     """Of several challenges the one that can be met is met, wherever it stands."""
-    tokens = Tokens("https://r", lambda _: b'{"token": "t"}')
-    assert tokens.answer('Basic realm="x", Bearer realm="https://r/t"', "x", rejected=None) == "Bearer t"
+    tokens = Tokens("https://r", lambda *_: b'{"token": "t"}')
+    assert tokens.answer('Basic realm="x", Bearer realm="https://r/t"', "x", Deadline(5), rejected=None) == "Bearer t"
 
 
 @pytest.mark.parametrize(
@@ -255,12 +256,12 @@ def test_realms_that_are_not_asked(origin: str, realm: str) -> None:
     """A realm must be an http(s) URL without a password, and of https where the registry is."""
     asked: list[str] = []
 
-    def get(url: str) -> bytes:
+    def get(url: str, _: Deadline) -> bytes:
         asked.append(url)
         return b'{"token": "t"}'
 
     with pytest.raises(Unsafe, match="token service") as caught:
-        Tokens(origin, get).answer(f'Bearer realm="{realm}"', "x", rejected=None)
+        Tokens(origin, get).answer(f'Bearer realm="{realm}"', "x", Deadline(5), rejected=None)
     assert "password" not in str(caught.value)
     assert asked == []
 
@@ -275,8 +276,8 @@ def test_realms_that_are_not_asked(origin: str, realm: str) -> None:
 )
 def test_realms_that_are_asked(origin: str, realm: str) -> None:
     """A token service may be anywhere else."""
-    tokens = Tokens(origin, lambda _: b'{"token": "t"}')
-    assert tokens.answer(f'Bearer realm="{realm}"', "x", rejected=None) == "Bearer t"
+    tokens = Tokens(origin, lambda *_: b'{"token": "t"}')
+    assert tokens.answer(f'Bearer realm="{realm}"', "x", Deadline(5), rejected=None) == "Bearer t"
 
 
 def test_a_realm_without_tls_is_refused_to_a_registry_with(

@@ -1,0 +1,215 @@
+"""Secrets have no way out: not in messages, representations, tracebacks or the log."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distsdk.errors import DistError, Unreachable, redact
+from distsdk.testing import Registry, Stall
+from distsdk.transport.hosts import Hosts
+from distsdk.transport.http import Limits, Timeouts
+
+if TYPE_CHECKING:
+    from tests.unit.transport.conftest import Ask, Asked, MakeTransport, Peer, Reply, Serve
+
+SECRET = "pl4nted"
+SIGNED = f"/data?X-Amz-Credential={SECRET}&X-Amz-Signature={SECRET}&Expires=1"
+RAW = b"{}"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://r.example/v2/x/tags/list?n=100&last=b", "https://r.example/v2/x/tags/list?n=100&last=b"),
+        ("https://user:pl4nted@r.example/v2/", "https://r.example/v2/"),
+        ("https://pl4nted@r.example:5000/v2/", "https://r.example:5000/v2/"),
+        ("https://a@b:pl4nted@r.example/", "https://r.example/"),
+        ("https://r.example/d?X-Amz-Signature=pl4nted", "https://r.example/d?X-Amz-Signature=REDACTED"),
+        ("https://r.example/d?sig=pl4nted&digest=sha256:ab", "https://r.example/d?sig=REDACTED&digest=sha256:ab"),
+        ("https://r.example/d?pl4nted", "https://r.example/d?REDACTED"),
+        ("https://r.example/d?a=pl4nted=pl4nted", "https://r.example/d?a=REDACTED"),
+        ("https://r.example/d?N=pl4nted", "https://r.example/d?N=REDACTED"),
+        ("https://r.example/d?scope=a%3Ab&service=s", "https://r.example/d?scope=a:b&service=s"),
+        ("https://r.example/d#access_token=pl4nted", "https://r.example/d"),
+        ("https://r.example/\x1b[31m\n", "https://r.example/\\x1b[31m"),
+        ("https://[::1", "<malformed URL>"),
+        ("//user:pl4nted@r.example/x", "//r.example/x"),
+        ("", ""),
+        ("/v2/x?token=pl4nted", "/v2/x?token=REDACTED"),
+    ],
+)
+def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
+    """Login, fragment, and query values that are not known to be harmless are left out."""
+    assert shown == redact(url)
+
+
+_WORD = st.text("abcXYZ09-._~%:@/?#[] &=;\u00e9\u202e\n", max_size=12)
+
+
+@given(_WORD, _WORD, _WORD, _WORD)
+def test_a_login_is_never_shown(before: str, after: str, host: str, query: str) -> None:
+    """Whatever the URL around it, what stands before the last @ of the authority is not shown."""
+    before, after = (word.translate(dict.fromkeys(map(ord, "/?#"))) for word in (before, after))
+    shown = redact(f"https://{before}{SECRET}{after}@{host}/?{query}")
+    assert SECRET not in shown
+    assert shown.isprintable()
+
+
+@given(_WORD, st.text("abcXYZ09-._~%", min_size=1, max_size=12), _WORD)
+def test_a_signature_is_never_shown(path: str, name: str, more: str) -> None:
+    """Whatever the parameter's name but the few that are known, its value is not shown."""
+    known = {"account", "client_id", "digest", "last", "n", "ns", "scope", "service"}
+    path, more = (word.translate(dict.fromkeys(map(ord, "?#&;[]"))) for word in (path, more))
+    shown = redact(f"https://cdn.example/{path}?{name}{'x' if name in known else ''}={SECRET}&{more}")
+    assert SECRET not in shown
+
+
+def told(error: BaseException) -> str:
+    """All that an error tells those who print it: its message, its representation, its attributes."""
+    return f"{error} {error!r} {vars(error)}"
+
+
+def everything(error: BaseException) -> str:
+    """All that is printed when nobody catches it: the errors that it came from, too."""
+    return "".join(traceback.format_exception(error)) + pickle.dumps(error).decode("latin-1")
+
+
+CASES = {
+    "refused": (0, b""),
+    "hangs up": (1, b""),
+    "stalls": (1, None),
+    "no HTTP": (1, b"SSH-2.0\r\n\r\n"),
+    "404": (1, b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n"),
+    "403": (1, b"HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n"),
+    "401": (1, b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n"),
+    "429": (1, b"HTTP/1.1 429 X\r\nContent-Length: 0\r\n\r\n"),
+    "503": (1, b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n"),
+    "ends early": (1, b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\n{}"),
+    "bad chunks": (1, b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+    "too large": (1, b"HTTP/1.1 200 X\r\nContent-Length: 9999\r\n\r\n{}"),
+    "redirects to ftp": (1, f"HTTP/1.1 307 X\r\nLocation: ftp://u:{SECRET}@h{SIGNED}\r\n\r\n".encode()),
+    "redirects nowhere": (1, f"HTTP/1.1 307 X\r\nLocation: http://[{SECRET}{SIGNED}\r\n\r\n".encode()),
+    "redirects to an odd host": (1, f"HTTP/1.1 307 X\r\nLocation: http://a..b{SIGNED}\r\n\r\n".encode()),
+    "redirects to a long host": (1, f"HTTP/1.1 307 X\r\nLocation: http://{'a' * 70}.b{SIGNED}\r\n\r\n".encode()),
+    "redirects to an unknown host": (1, f"HTTP/1.1 307 X\r\nLocation: http://h.invalid{SIGNED}\r\n\r\n".encode()),
+    "redirects for ever": (1, f"HTTP/1.1 307 X\r\nLocation: {SIGNED}\r\nContent-Length: 0\r\n\r\n".encode()),
+    "broken headers": (1, b"HTTP/1.1 404 X\r\nContent-Length: 0\r\nno header\r\n\r\n"),
+    "TLS": (1, f"HTTP/1.1 307 X\r\nLocation: https://{{host}}{SIGNED}\r\nContent-Length: 0\r\n\r\n".encode()),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def failing(
+    request: pytest.FixtureRequest, serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask
+) -> DistError:
+    """The error of a registry that redirects to a signed URL, where something fails."""
+    listens, answer = request.param
+
+    def send(_: Asked, stream: socket.socket) -> bool:
+        if answer is None:
+            cdn.closing.wait()
+            return False
+        stream.sendall(answer.replace(b"{host}", cdn.host.encode()))
+        return bool(answer)
+
+    cdn = serve(send)
+    if not listens:
+        cdn.close()
+    peer = serve(reply(307, Location=f"{cdn.url}{SIGNED}"))
+    with pytest.raises(DistError) as caught:
+        ask(transport(peer.url, timeouts=Timeouts(1, 1, 1), limits=Limits(document=100)))
+    return caught.value
+
+
+def test_a_signed_url_is_not_in_the_error(failing: DistError) -> None:
+    """Whatever fails at a signed URL, the error does not give its signature away."""
+    assert SECRET not in told(failing)
+
+
+def test_a_signed_url_is_not_in_the_traceback(failing: DistError) -> None:
+    """Nor does what Python prints when nobody catches it, causes included, nor the error's pickle."""
+    assert SECRET not in everything(failing)
+
+
+def test_a_session_that_cannot_go_there(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask
+) -> None:
+    """A session without an adapter for https is Unreachable, without the signature that requests puts in its words."""
+    peer = serve(reply(307, Location=f"https://cdn.invalid{SIGNED}"))
+    session = requests.Session()
+    del session.adapters["https://"]
+    with pytest.raises(Unreachable) as caught:
+        ask(transport(peer.url, session=session))
+    assert SECRET not in told(caught.value)
+
+
+def test_a_session_that_tells(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask) -> None:
+    """An adapter may put the URL into its error; ours does not repeat it."""
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def send(self, request: requests.PreparedRequest, *_: object, **__: object) -> requests.Response:
+            message = f"cannot get {request.url}"
+            raise requests.ConnectionError(message)
+
+    peer = serve(reply(307, Location=f"http://localhost:1{SIGNED}"))
+    session = requests.Session()
+    session.mount("http://localhost", Adapter())
+    with pytest.raises(Unreachable) as caught:
+        ask(transport(peer.url, session=session))
+    assert SECRET not in told(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("proxy", ["http://user:pl4nted@127.0.0.1:1", "http://user:pl4nted@[::1", "x://u:pl4nted@h:1"])
+def test_a_proxys_password_is_not_in_the_error(transport: MakeTransport, ask: Ask, scheme: str, proxy: str) -> None:
+    """A proxy that does not work, or is none, is told without its password."""
+    hosts = Hosts(proxies={"http": proxy, "https": proxy})
+    with pytest.raises(DistError) as caught:
+        ask(transport(f"{scheme}://registry.invalid", hosts=hosts))
+    assert SECRET not in told(caught.value) + repr(hosts)
+
+
+def test_nothing_secret_is_logged(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The debug log tells every request, and neither tokens nor signatures."""
+
+    def answer(asked: Asked, stream: socket.socket) -> bool:
+        if asked.target.startswith("/token"):
+            stream.sendall(reply(200, b'{"token": "pl4nted"}'))
+        elif asked.target.startswith("/data"):
+            stream.sendall(reply(200, RAW, X_Secret=SECRET, Set_Cookie=SECRET))
+        elif asked.headers.get("authorization"):
+            stream.sendall(reply(307, Location=SIGNED))
+        else:
+            stream.sendall(reply(401, WWW_Authenticate=f'Bearer realm="{peer.url}/token?key={SECRET}"'))
+        return True
+
+    peer = serve(answer)
+    shared = transport(peer.url)
+    with caplog.at_level(logging.DEBUG, logger="distsdk"):
+        ask(shared)
+    own = [record for record in caplog.records if record.name.startswith("distsdk")]
+    assert [401, 200, 307, 200] == [int(record.getMessage().rpartition(" ")[2]) for record in own]
+    assert SECRET not in "".join(f"{record.getMessage()} {vars(record)}" for record in own)
+    assert SECRET not in f"{shared!r} {vars(shared)!r}"
+
+
+def test_a_refused_token_is_not_in_the_error(transport: MakeTransport, ask: Ask) -> None:
+    """An error that comes while a token is in use does not tell it, nor does its traceback."""
+    with Registry(auth="bearer") as registry:
+        registry.add_manifest("x", RAW, "application/json", tags=["1"])
+        registry.fault(Stall(1), path="/v2/")
+        with pytest.raises(DistError) as caught:
+            ask(transport(registry.url, timeouts=Timeouts(1, 1, 1)))
+        [token] = {r.headers["Authorization"].split(" ")[1] for r in registry.requests if "Authorization" in r.headers}
+    assert token not in told(caught.value) + everything(caught.value)

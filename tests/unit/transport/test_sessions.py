@@ -1,0 +1,469 @@
+"""Sessions: what of the caller's and of the environment's is used, and what never goes over the wire."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pickle
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+import distsdk
+from distsdk.errors import InvalidConfig, Unreachable
+from distsdk.testing import Header, Registry
+from distsdk.transport.hosts import Hosts
+from distsdk.transport.http import Limits, Timeouts, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.unit.transport.conftest import Ask, Asked, Authority, MakeTransport, Peer, Reply, Serve
+
+RAW = b'{"schemaVersion": 2}'
+PATH = "/v2/x/manifests/1"
+OWN_HEADERS = {"host", "user-agent", "accept-encoding"}
+
+
+@pytest.fixture
+def peer(serve: Serve, reply: Reply) -> Peer:
+    """A registry that answers every request with the same document."""
+    return serve(reply(200, RAW))
+
+
+def test_what_a_request_says(peer: Peer, transport: MakeTransport, ask: Ask) -> None:
+    """A request has the headers it needs: no body encodings, and who asks."""
+    ask(transport(peer.url))
+    [asked] = peer.asked
+    assert asked.headers.keys() == OWN_HEADERS
+    assert (asked.headers["accept-encoding"], asked.headers["user-agent"]) == (
+        "identity",
+        f"distsdk/{distsdk.__version__}",
+    )
+
+
+def test_connections_are_kept(peer: Peer, transport: MakeTransport, ask: Ask) -> None:
+    """Requests one after the other go over one connection."""
+    shared = transport(peer.url)
+    for _ in range(5):
+        ask(shared)
+    assert [0] * 5 == [asked.connection for asked in peer.asked]
+
+
+# A session that is passed
+
+
+class _Counting(requests.adapters.HTTPAdapter):
+    count = 0
+
+    def send(self, *args: object, **kwargs: object) -> requests.Response:
+        self.count += 1
+        return super().send(*args, **kwargs)  # type: ignore[arg-type] # whatever it was called with
+
+
+def test_the_adapters_of_a_session_are_used(peer: Peer, transport: MakeTransport, ask: Ask) -> None:
+    """Requests go through the adapter that the caller mounted for the URL."""
+    session = requests.Session()
+    adapter, other = _Counting(), _Counting()
+    session.mount("http://", other)
+    session.mount(peer.url, adapter)
+    ask(transport(peer.url, session=session))
+    assert (1, 0) == (adapter.count, other.count)
+
+
+def test_the_certificates_of_a_session_are_used(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, authority: Authority
+) -> None:
+    """A session's `verify` says which authorities count; the usual ones do when it says nothing."""
+    peer = serve(reply(200, RAW), authority.context)
+    session = requests.Session()
+    with pytest.raises(Unreachable, match="does not convince"):
+        ask(transport(peer.url, session=session))
+    session.verify = str(authority.file)
+    assert RAW == ask(transport(peer.url, session=session))
+
+
+def test_what_else_a_session_has_is_not_used(peer: Peer, transport: MakeTransport, ask: Ask) -> None:
+    """Headers, cookies, login, parameters and hooks of a session stay where they are."""
+    session = requests.Session()
+    session.headers["X-Planted"] = "planted"
+    session.headers["Authorization"] = "Bearer planted"
+    session.cookies.set("planted", "planted", domain="127.0.0.1", path="/")
+    session.auth = ("user", "planted")
+    session.params = {"planted": "planted"}
+    session.proxies = {"http": "http://127.0.0.1:1"}
+    session.hooks["response"] = [lambda *_, **__: pytest.fail("a hook was called")]
+    assert RAW == ask(transport(peer.url, session=session))
+    [asked] = peer.asked
+    assert (asked.headers.keys(), asked.target) == (OWN_HEADERS, PATH)
+
+
+def test_the_environment_of_a_session_is_not_used(
+    peer: Peer, transport: MakeTransport, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`trust_env` of a session does not bring proxies in: those are read once, by `Hosts`."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    session = requests.Session()
+    assert session.trust_env
+    assert RAW == ask(transport(peer.url, session=session))
+
+
+# What never goes over the wire
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_netrc_is_not_read(
+    peer: Peer, transport: MakeTransport, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: bool
+) -> None:
+    """A password in ~/.netrc is not for registries: neither they nor a redirect's target nor a token service get it."""
+    text = "default login user password planted\n"
+    for name in (".netrc", "_netrc", "other"):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "other"))
+    assert requests.utils.get_netrc_auth(peer.url) == ("user", "planted")
+    ask(transport(peer.url, session=requests.Session() if given else None))
+    with Registry(auth="bearer") as registry:
+        registry.add_manifest("x", RAW, "application/json", tags=["1"])
+        ask(transport(registry.url, session=requests.Session() if given else None))
+        sent = [request.headers.get("Authorization", "-") for request in registry.requests]
+    assert [None] == peer.authorizations
+    assert ["-", "-", "Bearer"] == [text.split(" ")[0] for text in sent]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_cookies_are_not_sent_back(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, given: bool
+) -> None:
+    """A registry cannot follow a caller by cookies, neither from one request to the next nor through a redirect."""
+
+    def answer(asked: Asked, stream: socket.socket) -> bool:
+        cookie = {"Set_Cookie": "planted=1; Path=/"}
+        stream.sendall(reply(307, Location="/there", **cookie) if asked.target == PATH else reply(200, RAW, **cookie))
+        return True
+
+    peer = serve(answer)
+    session = requests.Session() if given else None
+    shared = transport(peer.url, session=session)
+    assert [RAW, RAW] == [ask(shared), ask(shared)]
+    assert [False] * 4 == ["cookie" in asked.headers for asked in peer.asked]
+    if session is not None:
+        assert len(session.cookies) == 0
+
+
+def test_bytes_come_undecoded(transport: MakeTransport, ask: Ask) -> None:
+    """A server that says a Content-Encoding although none is accepted does not change the bytes."""
+    body = gzip.compress(b"what would come out")
+    with Registry() as registry:
+        registry.add_manifest("x", body, "application/json", tags=["1"])
+        digest = registry.add_blob("x", body).digest
+        registry.fault(Header("Content-Encoding", "gzip"))
+        shared = transport(registry.url)
+        assert body == ask(shared)
+        with shared.request("GET", f"/v2/x/blobs/{digest}", scope="") as answer:
+            assert body == b"".join(iter(lambda: answer.read(7), b""))
+        assert {"identity"} == {request.headers["Accept-Encoding"] for request in registry.requests}
+
+
+# Proxies
+
+
+@pytest.fixture
+def proxy(serve: Serve, reply: Reply) -> Peer:
+    """A proxy that answers for everybody, and refuses tunnels."""
+
+    def answer(asked: Asked, stream: socket.socket) -> bool:
+        stream.sendall(reply(403 if asked.method == "CONNECT" else 200, b"" if asked.method == "CONNECT" else RAW))
+        return True
+
+    return serve(answer)
+
+
+@pytest.fixture
+def proxies(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """An environment without proxies."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    yield monkeypatch
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_http_goes_through_a_proxy(
+    proxies: pytest.MonkeyPatch, proxy: Peer, transport: MakeTransport, ask: Ask, variable: str
+) -> None:
+    """What the usual variables name gets the request, with the whole URL, and without anybody's token."""
+    proxies.setenv(variable, proxy.url)
+    assert RAW == ask(transport("http://registry.invalid", hosts=Hosts.from_environment()))
+    assert [("GET", f"http://registry.invalid{PATH}")] == [(asked.method, asked.target) for asked in proxy.asked]
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_https_goes_through_a_tunnel(
+    proxies: pytest.MonkeyPatch, proxy: Peer, transport: MakeTransport, ask: Ask, variable: str
+) -> None:
+    """For https a tunnel is asked for; the proxy sees host and port, and no path."""
+    proxies.setenv(variable, proxy.url)
+    with pytest.raises(Unreachable, match="403"):
+        ask(transport("https://registry.invalid", hosts=Hosts.from_environment()))
+    assert [("CONNECT", "registry.invalid:443")] == [(asked.method, asked.target) for asked in proxy.asked]
+
+
+def test_a_tunnel_carries_the_whole_conversation(
+    proxies: pytest.MonkeyPatch,
+    serve: Serve,
+    reply: Reply,
+    transport: MakeTransport,
+    ask: Ask,
+    authority: Authority,
+) -> None:
+    """Through a tunnel TLS is spoken with the registry, whose certificate counts; the proxy reads nothing."""
+    registry = serve(reply(200, RAW), authority.context)
+    host, port = registry.host.split(":")
+
+    def relay(_: Asked, stream: socket.socket) -> None:
+        import selectors
+
+        with socket.create_connection((host, int(port))) as there, selectors.DefaultSelector() as both:
+            stream.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            both.register(stream, selectors.EVENT_READ, there)
+            both.register(there, selectors.EVENT_READ, stream)
+            while True:
+                for key, _ in both.select():
+                    assert isinstance(key.fileobj, socket.socket)
+                    if not (data := key.fileobj.recv(65536)):
+                        return
+                    key.data.sendall(data)
+
+    proxy = serve(relay)
+    proxies.setenv("HTTPS_PROXY", proxy.url)
+    assert RAW == ask(transport(registry.url, hosts=Hosts.from_environment(ca_file=authority.file)))
+    assert [("CONNECT", registry.host)] == [(asked.method, asked.target) for asked in proxy.asked]
+    assert "authorization" not in proxy.asked[0].headers
+
+
+def test_each_scheme_has_its_own_proxy(
+    proxies: pytest.MonkeyPatch, proxy: Peer, peer: Peer, transport: MakeTransport, ask: Ask
+) -> None:
+    """A proxy for https is not asked for http."""
+    proxies.setenv("HTTPS_PROXY", proxy.url)
+    assert RAW == ask(transport(peer.url, hosts=Hosts.from_environment()))
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "url", "direct"),
+    [
+        ("*", "http://registry.invalid", True),
+        ("registry.invalid", "http://registry.invalid", True),
+        ("registry.invalid", "http://registry.invalid:5000", True),
+        ("REGISTRY.INVALID", "http://registry.invalid", True),
+        ("invalid", "http://registry.invalid", True),
+        (".invalid", "http://registry.invalid", True),
+        ("example.com, .invalid ,x", "http://registry.invalid", True),
+        ("registry.invalid:5000", "http://registry.invalid:5000", True),
+        ("registry.invalid:5000", "http://registry.invalid:5001", False),
+        ("10.0.0.0/8", "http://10.1.2.3", True),
+        ("10.0.0.0/8", "http://11.1.2.3", False),
+        ("10.1.2.3", "http://10.1.2.3:5000", True),
+        ("gistry.invalid", "http://registry.invalid", False),
+        ("example.com", "http://registry.invalid", False),
+        ("", "http://registry.invalid", False),
+    ],
+)
+def test_some_hosts_need_no_proxy(
+    proxies: pytest.MonkeyPatch,
+    transport: MakeTransport,
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+    no_proxy: str,
+    url: str,
+    direct: bool,
+) -> None:
+    """NO_PROXY lists hosts, domains with all below them, host:port, addresses and networks, separated by commas."""
+    used: list[object] = []
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def send(self, *_: object, proxies: object = None, **__: object) -> requests.Response:
+            used.append(proxies)
+            raise requests.ConnectionError("not sent")
+
+    session = requests.Session()
+    session.mount("http://", Adapter())
+    proxies.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
+    proxies.setenv("NO_PROXY", no_proxy)
+    with pytest.raises(Unreachable):
+        ask(transport(url, hosts=Hosts.from_environment(), session=session))
+    assert [{} if direct else {"http": "http://proxy.invalid:3128"}] == used
+
+
+def test_a_proxy_gets_its_own_password(
+    proxies: pytest.MonkeyPatch, proxy: Peer, transport: MakeTransport, ask: Ask
+) -> None:
+    """User and password in a proxy's URL go to the proxy, and nowhere else."""
+    proxies.setenv("HTTP_PROXY", proxy.url.replace("//", "//user:planted@"))
+    hosts = Hosts.from_environment()
+    ask(transport("http://registry.invalid", hosts=hosts))
+    assert requests.auth._basic_auth_str("user", "planted") == proxy.asked[0].headers["proxy-authorization"]
+    assert "planted" not in repr(hosts)
+
+
+def test_a_proxy_is_not_for_the_redirects_target_alone(
+    proxies: pytest.MonkeyPatch, proxy: Peer, serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask
+) -> None:
+    """Each URL on the way is looked up by itself: the registry needs no proxy, the CDN does."""
+    peer = serve(reply(307, Location="http://cdn.invalid/data?sig=1"))
+    proxies.setenv("HTTP_PROXY", proxy.url)
+    proxies.setenv("NO_PROXY", "127.0.0.1")
+    assert RAW == ask(transport(peer.url, hosts=Hosts.from_environment()))
+    assert ["http://cdn.invalid/data?sig=1"] == [asked.target for asked in proxy.asked]
+
+
+# Certificate authorities by variable
+
+CA_VARIABLES = ("DISTSDK_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+@pytest.fixture
+def no_ca(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that names no authorities."""
+    for name in CA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("first", range(len(CA_VARIABLES)))
+def test_the_first_variable_counts(no_ca: pytest.MonkeyPatch, tmp_path: Path, first: int) -> None:
+    """Four variables may name the authorities, in this order; an empty one names none."""
+    for number, name in enumerate(CA_VARIABLES):
+        file = tmp_path / str(number)
+        file.touch()
+        no_ca.setenv(name, "" if number < first else str(file))
+    assert tmp_path / str(first) == Hosts.from_environment().ca_file
+    assert tmp_path / "0" == Hosts.from_environment(ca_file=tmp_path / "0").ca_file
+
+
+def test_no_variable_means_the_usual_ones(no_ca: pytest.MonkeyPatch) -> None:
+    """Without any of them nothing is set."""
+    assert Hosts.from_environment().ca_file is None
+
+
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_a_variable_that_names_nothing(no_ca: pytest.MonkeyPatch, tmp_path: Path, variable: str) -> None:
+    """A file that is not there is an error that names the variable, and not a silent fallback."""
+    no_ca.setenv(variable, str(tmp_path / "missing.pem"))
+    with pytest.raises(InvalidConfig, match=f"{variable} names .*missing.pem.*does not exist"):
+        Hosts.from_environment()
+
+
+def test_an_option_that_names_nothing(no_ca: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same for the argument."""
+    with pytest.raises(InvalidConfig, match=r"missing\.pem"):
+        Hosts.from_environment(ca_file=tmp_path / "missing.pem")
+
+
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_the_authority_of_a_variable_is_the_one(
+    no_ca: pytest.MonkeyPatch,
+    serve: Serve,
+    reply: Reply,
+    transport: MakeTransport,
+    ask: Ask,
+    authority: Authority,
+    variable: str,
+) -> None:
+    """Over a real connection: with the variable the certificate convinces, without it it does not."""
+    peer = serve(reply(200, RAW), authority.context)
+    with pytest.raises(Unreachable, match="does not convince"):
+        ask(transport(peer.url, hosts=Hosts.from_environment()))
+    no_ca.setenv(variable, str(authority.file))
+    assert RAW == ask(transport(peer.url, hosts=Hosts.from_environment()))
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind\n", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_file_without_certificates(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, authority: Authority, tmp_path: Path, content: bytes
+) -> None:
+    """A file that holds no certificate is an error that names the file: the registry is not to blame."""
+    file = tmp_path / "empty.pem"
+    file.write_bytes(content)
+    peer = serve(reply(200, RAW), authority.context)
+    with pytest.raises(InvalidConfig, match=r"empty\.pem"):
+        ask(transport(peer.url, hosts=Hosts.from_environment(ca_file=file)))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", False), ("0", False), ("1", True)])
+def test_plain_http_by_variable(monkeypatch: pytest.MonkeyPatch, text: str, expected: bool) -> None:
+    """DISTSDK_PLAIN_HTTP is 0 or 1; an argument counts instead."""
+    monkeypatch.setenv("DISTSDK_PLAIN_HTTP", text)
+    assert expected == Hosts.from_environment().plain_http
+    assert not expected == Hosts.from_environment(plain_http=not expected).plain_http
+
+
+def test_plain_http_that_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anything else is an error that says what is allowed."""
+    monkeypatch.setenv("DISTSDK_PLAIN_HTTP", "yes")
+    with pytest.raises(InvalidConfig, match="DISTSDK_PLAIN_HTTP must be 0 or 1, not 'yes'"):
+        Hosts.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("host", "endpoint"),
+    [
+        ("docker.io", "https://registry-1.docker.io"),
+        ("ghcr.io", "https://ghcr.io"),
+        ("registry.example:5000", "https://registry.example:5000"),
+        ("localhost", "http://localhost"),
+        ("localhost:5000", "http://localhost:5000"),
+        ("127.0.0.1", "http://127.0.0.1"),
+        ("127.255.0.3:5000", "http://127.255.0.3:5000"),
+        ("[::1]", "http://[::1]"),
+        ("[::1]:5000", "http://[::1]:5000"),
+        ("[fe80::1]:5000", "https://[fe80::1]:5000"),
+        ("128.0.0.1", "https://128.0.0.1"),
+        ("localhost.example", "https://localhost.example"),
+        ("127.0.0.1.example", "https://127.0.0.1.example"),
+        ("notlocalhost:5000", "https://notlocalhost:5000"),
+    ],
+)
+def test_endpoints(host: str, endpoint: str) -> None:
+    """localhost and loopback addresses speak plain HTTP, every other host HTTPS; Docker Hub answers elsewhere."""
+    assert endpoint == Hosts().endpoint(host)
+    assert endpoint.replace("https:", "http:") == Hosts(plain_http=True).endpoint(host)
+
+
+# Copies
+
+
+def test_pickles_carry_no_secrets(
+    proxies: pytest.MonkeyPatch, transport: MakeTransport, ask: Ask, tmp_path: Path
+) -> None:
+    """A pickled transport works elsewhere, with the same limits, and holds neither token nor session."""
+    with Registry(auth="bearer") as registry:
+        registry.add_manifest("x", RAW, "application/json", tags=["1"])
+        session = requests.Session()
+        session.headers["X-Planted"] = "planted"
+        original = Transport(
+            registry.url, hosts=Hosts(), timeouts=Timeouts(read=7), limits=Limits(token=70_000), session=session
+        )
+        ask(original)
+        [token] = [r.headers["Authorization"] for r in registry.requests if "Authorization" in r.headers]
+        data = pickle.dumps(original)
+        assert (False, False) == (token.split(" ")[1].encode() in data, b"planted" in data)
+        copy = pickle.loads(data)
+        assert (7, 70_000, registry.url) == (copy.timeouts.read, copy.limits.token, copy.endpoint)
+        registry.reset()
+        assert RAW == ask(copy)
+        assert registry.count(path="/token") == 1
+
+
+def test_pickles_carry_no_proxys_password(proxies: pytest.MonkeyPatch, transport: MakeTransport) -> None:
+    """A proxy's password belongs to the machine it was configured on."""
+    proxies.setenv("HTTPS_PROXY", "http://user:planted@proxy.invalid:3128")
+    assert b"planted" not in pickle.dumps(transport("https://r.example", hosts=Hosts.from_environment()))
