@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import queue
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -34,9 +33,6 @@ FIRST_RANGE = 64 * 1024
 
 #: A seek this many bytes forward reads on: cheaper than a new request.
 SKIP_RATHER_THAN_ASK = 128 * 1024
-
-#: Bytes that are hashed by the caller before a thread is worth it, and bytes handed to that thread at a time.
-_HASH_BATCH = 512 * 1024
 
 Trust = Literal["verified", "chunk-verified", "unverified"]
 
@@ -198,7 +194,6 @@ class Blob:
                 yield chunk
             self._size = verifier.verdict()
         finally:
-            verifier.close()
             stream.close()
 
     def read(self, *, limit: int = READ_LIMIT) -> bytes:
@@ -483,9 +478,10 @@ class BlobReader(io.BufferedIOBase):
 
 
 class _Verifier:
-    """Counts and hashes a stream, the hashing in a second thread once there is enough of it.
+    """Counts and hashes a stream.
 
-    SHA-256 is most of the work of reading a blob; hashlib and the socket both release the interpreter lock.
+    In the same thread: while one chunk is hashed, the kernel receives the next. A second thread gains nothing on that,
+    since it has to read from another core's cache what is hot in this one's (measured: 0.54 s a GiB hot, 0.74 s not).
     """
 
     def __init__(self, digest: Digest, size: int | None) -> None:
@@ -493,10 +489,6 @@ class _Verifier:
         self._size = size
         self._count = 0
         self._hasher = digest.hasher()
-        self._batch: list[bytes] = []
-        self._batched = 0
-        self._queue: queue.Queue[list[bytes] | None] | None = None
-        self._thread: threading.Thread | None = None
 
     def feed(self, chunk: bytes) -> None:
         """Take note of the next bytes.
@@ -508,10 +500,7 @@ class _Verifier:
         if self._size is not None and self._count > self._size:
             message = f"{self._digest} has more bytes than the {self._size} declared"
             raise SizeMismatch(message, expected=self._size, got=self._count)
-        self._batch.append(chunk)
-        self._batched += len(chunk)
-        if self._batched >= _HASH_BATCH:
-            self._hand_over()
+        self._hasher.update(chunk)
 
     def verdict(self) -> int:
         """Return the count of bytes if they are what they should be.
@@ -520,9 +509,6 @@ class _Verifier:
             SizeMismatch: They are fewer than declared.
             DigestMismatch: They hash to something else.
         """
-        self.close()
-        for chunk in self._batch:
-            self._hasher.update(chunk)
         if self._size is not None and self._count != self._size:
             message = f"{self._digest} ended after {self._count} bytes, declared are {self._size}"
             raise SizeMismatch(message, expected=self._size, got=self._count)
@@ -530,26 +516,6 @@ class _Verifier:
         if got != self._digest:
             raise _digest_mismatch(self._digest, got)
         return self._count
-
-    def close(self) -> None:
-        """End the thread, if there is one, when it has hashed what it was given."""
-        if self._thread is not None and self._queue is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
-
-    def _hand_over(self) -> None:
-        if self._queue is None:
-            self._queue = queue.Queue(maxsize=4)
-            self._thread = threading.Thread(target=self._work, args=(self._queue,), name="distsdk-hash", daemon=True)
-            self._thread.start()
-        self._queue.put(self._batch)
-        self._batch, self._batched = [], 0
-
-    def _work(self, batches: queue.Queue[list[bytes] | None]) -> None:
-        while (batch := batches.get()) is not None:
-            for chunk in batch:
-                self._hasher.update(chunk)
 
 
 def write_all(file: io.RawIOBase, data: bytes) -> None:
