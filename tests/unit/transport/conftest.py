@@ -47,20 +47,25 @@ class Peer:
     """A server that answers byte for byte as a function says.
 
     Args:
-        answer: Is handed each request and its socket; sends what it likes. The connection goes on while it returns True.
+        answer: Is handed each request and its socket, and sends what it likes; the connection goes on while it
+            returns True.
         context: Speak TLS with it.
+        address: Where to listen.
     """
 
     def __init__(
-        self, answer: Callable[[Asked, socket.socket], bool | None], context: ssl.SSLContext | None = None
+        self,
+        answer: Callable[[Asked, socket.socket], bool | None],
+        context: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         self.asked: list[Asked] = []
         self.closing = threading.Event()
         self._answer = answer
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self._connections: list[socket.socket] = []
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.host = f"{address}:{self._listener.getsockname()[1]}"
         self.url = f"{'https' if context else 'http'}://{self.host}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -114,8 +119,13 @@ class Serve(Protocol):
     """Starts a `Peer`; it ends with the test."""
 
     def __call__(
-        self, answer: Callable[[Asked, socket.socket], bool | None] | bytes, context: ssl.SSLContext | None = None
-    ) -> Peer: ...
+        self,
+        answer: Callable[[Asked, socket.socket], bool | None] | bytes,
+        context: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
+    ) -> Peer:
+        """Start one; bytes are sent in answer to every request."""
+        ...
 
 
 @pytest.fixture
@@ -124,14 +134,16 @@ def serve() -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            answer: Callable[[Asked, socket.socket], bool | None] | bytes, context: ssl.SSLContext | None = None
+            answer: Callable[[Asked, socket.socket], bool | None] | bytes,
+            context: ssl.SSLContext | None = None,
+            address: str = "127.0.0.1",
         ) -> Peer:
             def send(_: Asked, stream: socket.socket) -> bool:
                 assert isinstance(answer, bytes)
                 stream.sendall(answer)
                 return True
 
-            peer = Peer(send if isinstance(answer, bytes) else answer, context)
+            peer = Peer(send if isinstance(answer, bytes) else answer, context, address)
             stack.callback(peer.close)
             return peer
 
@@ -141,7 +153,9 @@ def serve() -> Iterator[Serve]:
 class Reply(Protocol):
     """Writes an answer: the body's length is right unless a header says otherwise."""
 
-    def __call__(self, status: int = 200, body: bytes = b"", **headers: str) -> bytes: ...
+    def __call__(self, status: int = 200, body: bytes = b"", **headers: str) -> bytes:
+        """Return status line, header and body; underscores in names stand for hyphens."""
+        ...
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +181,9 @@ class MakeTransport(Protocol):
         timeouts: Timeouts = ...,
         limits: Limits = ...,
         session: requests.Session | None = ...,
-    ) -> Transport: ...
+    ) -> Transport:
+        """Make one."""
+        ...
 
 
 @pytest.fixture(scope="session")
@@ -190,7 +206,9 @@ def transport() -> MakeTransport:
 class Ask(Protocol):
     """Asks a transport for a document."""
 
-    def __call__(self, transport: Transport, path: str = PATH, scope: str = SCOPE) -> bytes: ...
+    def __call__(self, transport: Transport, path: str = PATH, scope: str = SCOPE) -> bytes:
+        """Return the bytes."""
+        ...
 
 
 @pytest.fixture(scope="session")

@@ -193,9 +193,12 @@ def test_tokens_do_not_live_for_ever() -> None:
         assert parse_token_reply(b'{"token": "a", "expires_in": %s}' % seconds.encode()) == ("a", 365 * 86400)
 
 
-@given(st.binary() | st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists).map(
-    lambda value: json.dumps({"token": "a", "expires_in": value}).encode()
-))
+@given(
+    st.binary()
+    | st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists).map(
+        lambda value: json.dumps({"token": "a", "expires_in": value}).encode()
+    )
+)
 def test_any_token_reply_can_be_read(body: bytes) -> None:
     """Whatever a token service answers, it is a token or the one error that says it is none."""
     try:

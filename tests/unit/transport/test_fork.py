@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ import requests
 from distsdk.testing import Registry, Stall
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from distsdk.transport.http import Transport
@@ -79,9 +79,7 @@ def by(peer: Peer, name: str) -> set[int]:
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_a_child_makes_connections_of_its_own(
-    numbered: Peer, transport: MakeTransport, ask: Ask, given: bool
-) -> None:
+def test_a_child_makes_connections_of_its_own(numbered: Peer, transport: MakeTransport, ask: Ask, given: bool) -> None:
     """A transport that was used before a fork works on both sides at the same time, over connections of their own."""
     shared = transport(numbered.url, session=requests.Session() if given else None)
     read(shared, ask, "before")

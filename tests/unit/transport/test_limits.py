@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import gc
 import json
 import socket
-import ssl
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,7 +32,7 @@ from distsdk.transport.http import Limits, Timeouts, parse_retry_after
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.unit.transport.conftest import Ask, Asked, Authority, MakeTransport, Peer, Reply, Serve
+    from tests.unit.transport.conftest import Ask, Asked, Authority, MakeTransport, Reply, Serve
 
 RAW = b'{"schemaVersion": 2}'
 PATH = "/v2/x/manifests/1"
@@ -113,11 +115,10 @@ def test_a_stalled_blob_is_given_up(registry: Registry, transport: MakeTransport
     with transport(registry.url, timeouts=Timeouts(5, 1, 30)).request(
         "GET", f"/v2/x/blobs/{digest}", scope=""
     ) as answer:
-        got = 0
+        chunks: list[bytes] = []
         with pytest.raises(DeadlineExceeded, match="no byte came for 1 seconds"):
-            while data := answer.read(1 << 20):
-                got += len(data)
-    assert got == 100_000
+            chunks.extend(iter(lambda: answer.read(1 << 20), b""))
+    assert sum(map(len, chunks)) == 100_000
 
 
 def drip(prefix: bytes) -> Callable[[Asked, socket.socket], None]:
@@ -125,7 +126,7 @@ def drip(prefix: bytes) -> Callable[[Asked, socket.socket], None]:
 
     def answer(_: Asked, stream: socket.socket) -> None:
         stream.sendall(prefix)
-        for _ in range(100):
+        for _number in range(100):
             stream.sendall(b"x")
             time.sleep(0.1)
 
@@ -138,7 +139,7 @@ DRIPPING = {
     "status line": b"HTTP/1.1 200 ",
     "body of a redirect": b"HTTP/1.1 307 Words\r\nContent-Length: 1000\r\nLocation: /here\r\n\r\n",
     "body of a challenge": (
-        b"HTTP/1.1 401 Words\r\nContent-Length: 1000\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:1/\"\r\n\r\n"
+        b'HTTP/1.1 401 Words\r\nContent-Length: 1000\r\nWWW-Authenticate: Bearer realm="http://127.0.0.1:1/"\r\n\r\n'
     ),
     "body of an error": b"HTTP/1.1 500 Words\r\nContent-Length: 1000\r\n\r\n",
 }
@@ -157,7 +158,7 @@ def test_documents_have_a_deadline(serve: Serve, transport: MakeTransport, ask: 
 
 def test_the_deadline_is_told(serve: Serve, transport: MakeTransport, ask: Ask) -> None:
     """The message says how long a document may take and how to allow more."""
-    with pytest.raises(DeadlineExceeded, match="not done within 1 seconds: .*allow more") as caught:
+    with pytest.raises(DeadlineExceeded, match=r"not done within 1 seconds: .*allow more") as caught:
         ask(transport(serve(drip(DRIPPING["body"])).url, timeouts=Timeouts(5, 2, 1)))
     assert caught.value.seconds == 1
 
@@ -207,22 +208,11 @@ def test_certificates_for_another_name(
     serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, authority: Authority
 ) -> None:
     """A certificate of a known authority for another host is refused as well."""
-    peer = serve(reply(200, RAW), authority.context)
-    url = peer.url.replace("127.0.0.1", "127.0.0.2")
-    with socket.create_server(("127.0.0.2", 0)):  # that address works here
-        pass
-    relay = socket.create_server(("127.0.0.2", int(peer.host.rpartition(":")[2])))
-    with relay, pytest.raises(Unreachable, match="does not convince|no TLS|no byte") as caught:
-        import threading
-
-        def accept() -> None:
-            sock, _ = relay.accept()
-            with sock, pytest.raises((ssl.SSLError, OSError)):
-                authority.context.wrap_socket(sock, server_side=True)
-
-        threading.Thread(target=accept, daemon=True).start()
+    peer = serve(reply(200, RAW), authority.context, "127.0.0.2")
+    url = peer.url
+    with pytest.raises(Unreachable, match="does not convince .*IP address mismatch"):
         ask(transport(url, hosts=Hosts(ca_file=authority.file)))
-    assert "IP address mismatch" in str(caught.value)
+    assert peer.asked == []
 
 
 def test_tls_with_a_host_that_speaks_none(registry: Registry, transport: MakeTransport, ask: Ask) -> None:
@@ -234,9 +224,7 @@ def test_tls_with_a_host_that_speaks_none(registry: Registry, transport: MakeTra
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("after", [0, 5])
-def test_broken_connections(
-    registry: Registry, transport: MakeTransport, ask: Ask, after: int, reset: bool
-) -> None:
+def test_broken_connections(registry: Registry, transport: MakeTransport, ask: Ask, after: int, reset: bool) -> None:
     """A connection that ends within a body is Unreachable, whether in order or not."""
     registry.fault(Cut(after, reset=reset))
     with pytest.raises(Unreachable, match="127"):
@@ -273,19 +261,18 @@ def test_what_is_no_http(serve: Serve, transport: MakeTransport, ask: Ask, junk:
         stream.sendall(junk)
 
     shared = transport(serve(answer).url)
-    try:
+    with contextlib.suppress(DistError):
         assert ask(shared) in {b"", b"12345"}
-    except DistError as error:
-        assert str(error)
+    with warnings.catch_warnings():  # urllib3 leaves a socket behind when it refuses two Content-Lengths
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 # Limits
 
 
 @pytest.mark.parametrize("framing", ["length", "close", "chunked", "lie"])
-def test_documents_are_bounded(
-    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, framing: str
-) -> None:
+def test_documents_are_bounded(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, framing: str) -> None:
     """A document of more bytes than the limit is refused, however its length is told; one of as many is not."""
 
     def answer(asked: Asked, stream: socket.socket) -> None:
@@ -325,11 +312,11 @@ def test_error_bodies_are_bounded(serve: Serve, transport: MakeTransport, ask: A
     def answer(_: Asked, stream: socket.socket) -> None:
         nonlocal sent
         stream.sendall(b"HTTP/1.1 500 X\r\n" + (b"Content-Length: 268435456\r\n\r\n" if declared else b"\r\n"))
-        for _ in range(256):
+        for _number in range(256):
             stream.sendall(bytes(1 << 20))
             sent += 1 << 20
 
-    with pytest.raises(RegistryError, match="500 Internal Server Error$"):
+    with pytest.raises(RegistryError, match=r"500 Internal Server Error$"):
         ask(transport(serve(answer).url))
     assert sent < 64 << 20  # what fits into the socket's buffers, and no more
 
@@ -364,7 +351,7 @@ def error_body(*errors: object) -> bytes:
 def test_every_status_is_an_error_of_its_kind(
     registry: Registry, transport: MakeTransport, ask: Ask, status: int, kind: type[DistError], words: str
 ) -> None:
-    """An error names the URL and the status, and carries the registry's own code and words. (401: test_tokens.py.)"""
+    """An error names the URL and the status, and carries the registry's own code and words. (401: test_tokens.py.)."""
     registry.fault(Status.error(status, "SOME_CODE", "because of the weather"))
     with pytest.raises(kind) as caught:
         ask(transport(registry.url))
@@ -414,13 +401,11 @@ def test_hostile_error_bodies(serve: Serve, reply: Reply, transport: MakeTranspo
         ask(transport(serve(reply(502, body)).url))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1500
-    assert all(isinstance(code, str) and len(code) <= 64 for code in caught.value.codes)
+    assert [code[:64] for code in caught.value.codes] == list(caught.value.codes)
 
 
 @pytest.mark.parametrize("depth", range(880, 1000, 3))
-def test_error_bodies_of_any_depth(
-    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, depth: int
-) -> None:
+def test_error_bodies_of_any_depth(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, depth: int) -> None:
     """Around the depth at which Python gives up reading JSON, too."""
     body = b'{"errors":[{"code":' + b"[" * depth + b"]" * depth + b"}]}"
     with pytest.raises(NotFound):

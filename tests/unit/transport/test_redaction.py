@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import socket
 import traceback
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,9 @@ from distsdk.transport.hosts import Hosts
 from distsdk.transport.http import Limits, Timeouts
 
 if TYPE_CHECKING:
-    from tests.unit.transport.conftest import Ask, Asked, MakeTransport, Peer, Reply, Serve
+    import socket
+
+    from tests.unit.transport.conftest import Ask, Asked, MakeTransport, Reply, Serve
 
 SECRET = "pl4nted"
 SIGNED = f"/data?X-Amz-Credential={SECRET}&X-Amz-Signature={SECRET}&Expires=1"
@@ -107,7 +108,7 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
 def failing(
     request: pytest.FixtureRequest, serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask
 ) -> DistError:
@@ -140,9 +141,7 @@ def test_a_signed_url_is_not_in_the_traceback(failing: DistError) -> None:
     assert SECRET not in everything(failing)
 
 
-def test_a_session_that_cannot_go_there(
-    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask
-) -> None:
+def test_a_session_that_cannot_go_there(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask) -> None:
     """A session without an adapter for https is Unreachable, without the signature that requests puts in its words."""
     peer = serve(reply(307, Location=f"https://cdn.invalid{SIGNED}"))
     session = requests.Session()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import os
 import pickle
 import socket
-import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +17,7 @@ from distsdk.transport.hosts import Hosts
 from distsdk.transport.http import Limits, Timeouts, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.unit.transport.conftest import Ask, Asked, Authority, MakeTransport, Peer, Reply, Serve
 
@@ -99,7 +96,7 @@ def test_what_else_a_session_has_is_not_used(peer: Peer, transport: MakeTranspor
     session.hooks["response"] = [lambda *_, **__: pytest.fail("a hook was called")]
     assert RAW == ask(transport(peer.url, session=session))
     [asked] = peer.asked
-    assert (asked.headers.keys(), asked.target) == (OWN_HEADERS, PATH)
+    assert (set(asked.headers), asked.target) == (OWN_HEADERS, PATH)
 
 
 def test_the_environment_of_a_session_is_not_used(
@@ -138,14 +135,16 @@ def test_netrc_is_not_read(
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_cookies_are_not_sent_back(
-    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, given: bool
-) -> None:
+def test_cookies_are_not_sent_back(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, given: bool) -> None:
     """A registry cannot follow a caller by cookies, neither from one request to the next nor through a redirect."""
 
     def answer(asked: Asked, stream: socket.socket) -> bool:
-        cookie = {"Set_Cookie": "planted=1; Path=/"}
-        stream.sendall(reply(307, Location="/there", **cookie) if asked.target == PATH else reply(200, RAW, **cookie))
+        cookie = "planted=1; Path=/"
+        stream.sendall(
+            reply(307, Location="/there", Set_Cookie=cookie)
+            if asked.target == PATH
+            else reply(200, RAW, Set_Cookie=cookie)
+        )
         return True
 
     peer = serve(answer)
@@ -186,12 +185,12 @@ def proxy(serve: Serve, reply: Reply) -> Peer:
 
 
 @pytest.fixture
-def proxies(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment without proxies."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    yield monkeypatch
+    return monkeypatch
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
@@ -210,7 +209,7 @@ def test_https_goes_through_a_tunnel(
 ) -> None:
     """For https a tunnel is asked for; the proxy sees host and port, and no path."""
     proxies.setenv(variable, proxy.url)
-    with pytest.raises(Unreachable, match="403"):
+    with pytest.raises(Unreachable, match=r"(?i)proxy"):
         ask(transport("https://registry.invalid", hosts=Hosts.from_environment()))
     assert [("CONNECT", "registry.invalid:443")] == [(asked.method, asked.target) for asked in proxy.asked]
 
@@ -235,7 +234,7 @@ def test_a_tunnel_carries_the_whole_conversation(
             both.register(stream, selectors.EVENT_READ, there)
             both.register(there, selectors.EVENT_READ, stream)
             while True:
-                for key, _ in both.select():
+                for key, _ready in both.select():
                     assert isinstance(key.fileobj, socket.socket)
                     if not (data := key.fileobj.recv(65536)):
                         return
@@ -390,11 +389,11 @@ def test_the_authority_of_a_variable_is_the_one(
 def test_a_file_without_certificates(
     serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, authority: Authority, tmp_path: Path, content: bytes
 ) -> None:
-    """A file that holds no certificate is an error that names the file: the registry is not to blame."""
+    """A file that holds no certificate is an error that says where it was named: the registry is not to blame."""
     file = tmp_path / "empty.pem"
     file.write_bytes(content)
     peer = serve(reply(200, RAW), authority.context)
-    with pytest.raises(InvalidConfig, match=r"empty\.pem"):
+    with pytest.raises(InvalidConfig, match=r"holds no certificate.*--cacert and DISTSDK_CACERT"):
         ask(transport(peer.url, hosts=Hosts.from_environment(ca_file=file)))
 
 
@@ -403,7 +402,7 @@ def test_plain_http_by_variable(monkeypatch: pytest.MonkeyPatch, text: str, expe
     """DISTSDK_PLAIN_HTTP is 0 or 1; an argument counts instead."""
     monkeypatch.setenv("DISTSDK_PLAIN_HTTP", text)
     assert expected == Hosts.from_environment().plain_http
-    assert not expected == Hosts.from_environment(plain_http=not expected).plain_http
+    assert expected != Hosts.from_environment(plain_http=not expected).plain_http
 
 
 def test_plain_http_that_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +432,7 @@ def test_plain_http_that_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_endpoints(host: str, endpoint: str) -> None:
-    """localhost and loopback addresses speak plain HTTP, every other host HTTPS; Docker Hub answers elsewhere."""
+    """Localhost and loopback addresses speak plain HTTP, every other host HTTPS; Docker Hub answers elsewhere."""
     assert endpoint == Hosts().endpoint(host)
     assert endpoint.replace("https:", "http:") == Hosts(plain_http=True).endpoint(host)
 
@@ -456,7 +455,7 @@ def test_pickles_carry_no_secrets(
         [token] = [r.headers["Authorization"] for r in registry.requests if "Authorization" in r.headers]
         data = pickle.dumps(original)
         assert (False, False) == (token.split(" ")[1].encode() in data, b"planted" in data)
-        copy = pickle.loads(data)
+        copy = pickle.loads(data)  # noqa: S301 - our own bytes
         assert (7, 70_000, registry.url) == (copy.timeouts.read, copy.limits.token, copy.endpoint)
         registry.reset()
         assert RAW == ask(copy)
