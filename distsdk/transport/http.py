@@ -456,7 +456,8 @@ def _translate(chain: list[BaseException], url: str, read_timeout: float, author
     told = [
         e.strerror or str(e) for e in chain if isinstance(e, OSError) and type(e).__module__ in {"builtins", "socket"}
     ]
-    return Unreachable(f"{redact(url)}: {[*told, type(chain[-1]).__name__][0]}", url=url)
+    proxy = "the proxy: " if any(isinstance(e, urllib3.exceptions.ProxyError) for e in chain) else ""
+    return Unreachable(f"{redact(url)}: {proxy}{[*told, type(chain[-1]).__name__][0]}", url=url)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

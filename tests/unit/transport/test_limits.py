@@ -210,7 +210,7 @@ def test_certificates_for_another_name(
     """A certificate of a known authority for another host is refused as well."""
     peer = serve(reply(200, RAW), authority.context, "127.0.0.2")
     url = peer.url
-    with pytest.raises(Unreachable, match="does not convince .*IP address mismatch"):
+    with pytest.raises(Unreachable, match=r"does not convince .*IP address mismatch"):
         ask(transport(url, hosts=Hosts(ca_file=authority.file)))
     assert peer.asked == []
 
