@@ -43,7 +43,9 @@ def registry(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     config = folder / "config.yml"
     config.write_text(CONFIG.format(root=folder / "storage", port=port))
-    with subprocess.Popen([program, "serve", str(config)], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [program, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             for _ in range(100):
                 with socket.socket() as probe:

@@ -15,7 +15,8 @@ def main(url: str, expected: str) -> int:
     hasher = hashlib.sha256()
     buffer = bytearray(1 << 20)
     view = memoryview(buffer)
-    body = session.get(url, stream=True).raw._fp
+    response = session.get(url, stream=True)  # kept: its end would close the connection
+    body = response.raw._fp
     assert body is not None
     while count := body.readinto(buffer):
         hasher.update(view[:count])
