@@ -123,7 +123,13 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
     def option(name: str, help: str, **more: Any) -> click.Option:  # noqa: ANN401 - as in click
         variable = f"DISTSDK_{name.strip('-').replace('-', '_').upper()}"
         return click.Option(
-            [name], help=help, envvar=variable, hidden=hidden, expose_value=False, callback=_remember, **more
+            [name],
+            help=help,
+            envvar=None if hidden else variable,  # the group has read it, and an option before the command counts more
+            hidden=hidden,
+            expose_value=False,
+            callback=_remember,
+            **more,
         )
 
     seconds = click.FloatRange(min=0, min_open=True)
