@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -229,8 +230,12 @@ def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None) -> None
     if wanted == "-" and not _names_object(first):
         if hints:
             raise click.UsageError("with -, hints stand on the lines of stdin")
-        _fetch_many(_connect(locator), sys.stdin.buffer, jobs or 4, output)
+        # Not sys.stdin: at exit the interpreter closes that, and dies where a thread still waits for a line of it.
+        lines = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
+        _fetch_many(_connect(locator), lines, jobs or 4, output)
         return
+    if "-" in words:
+        raise click.UsageError("- goes with a locator, without tag or digest: distsdk fetch LOCATOR -")
     if jobs is not None or output is not None:
         raise click.UsageError("--jobs and --output go with -, which reads objects from stdin")
     for chunk in _connect(locator).fetch(wanted, *hints).stream():

@@ -263,7 +263,11 @@ class RegistryRemote:
         if wanted.is_document and media_type not in wanted.accept:
             message = (
                 f"{self._name(wanted)} is {media_type}, not {' or '.join(wanted.media_types or wanted.accept)}: "
-                f"fetch it with the hint mediatype:{media_type}"
+                + (
+                    f"is {redact(self._transport.endpoint)} a registry, and no login page in between?"
+                    if media_type == "text/html"
+                    else f"fetch it with the hint mediatype:{media_type}"
+                )
             )
             if media_type in INDEXES:
                 message += ", or add a hint platform:os/architecture to be led to one of its children"

@@ -1,0 +1,504 @@
+"""The command line further out: options and their variables, order, the window's edge, signals, what is said."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from distsdk.cli import EXIT_CODES, WINDOW, main
+from distsdk.testing import Cut, Redirect, Registry, Stall, Status, WrongBytes, WrongDigestHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from distsdk.testing import Fault, Request, Response
+
+COMMAND = [sys.executable, "-m", "distsdk"]
+#: Without a proxy or a setting of whoever runs the tests.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.upper().endswith("_PROXY") and not name.startswith(("DISTSDK_", "_DISTSDK"))
+}
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes as POSIX has them")
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """An index ``1`` of two platforms, listed in pages of two tags."""
+    with Registry(page_size=2) as registry:
+        images = [
+            registry.add_image("library/x", name, layers=[name.encode()], platform=f"linux/{name}")
+            for name in ("amd64", "arm64")
+        ]
+        registry.add_index("library/x", "1", manifests=images)
+        yield registry
+
+
+def distsdk(
+    *arguments: str, stdin: bytes = b"", variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command."""
+    environment = {**ENVIRONMENT, **(variables or {})}
+    return subprocess.run(
+        [*COMMAND, *arguments], input=stdin, capture_output=True, check=False, timeout=30, env=environment
+    )
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the command with pipes on all sides; it does not outlive the test."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*COMMAND, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, env=ENVIRONMENT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def digest(data: bytes) -> str:
+    """Return the digest of bytes, by hashlib."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def wait_for_request(registry: Registry) -> None:
+    """Wait until the command has asked for something."""
+    end = time.monotonic() + 20
+    while not registry.count() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert registry.count()
+
+
+# What is written
+
+
+def test_every_form_leads_to_the_same_bytes(registry: Registry) -> None:
+    """By tag, digest or both, as one word or two, with hints or an index to go through."""
+    x = registry.locator("library/x")
+    raw = distsdk("fetch", x, "arm64").stdout
+    own = digest(raw)
+    assert IMAGE == json.loads(raw)["mediaType"]
+    for arguments in (
+        [f"{x}:arm64"],
+        [f"{x}:arm64@{own}"],
+        [x, f"arm64@{own}"],
+        [f"{x}@{own}", f"size:{len(raw)}", f"mediatype:{IMAGE}"],
+        [x, own, "mediatype:text/plain", f"mediatype:{IMAGE}"],
+        [x, "1", "platform:linux/arm64"],
+        [f"{x}:1", "platform:linux/arm64"],
+        [x, "arm64", "unheard-of:kind"],
+    ):
+        done = distsdk("fetch", *arguments)
+        assert (0, raw, b"") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_resolve_writes_a_descriptor(registry: Registry) -> None:
+    """``--json`` is a descriptor as the image specification writes it; a platform leads to the child."""
+    x = registry.locator("library/x")
+    raw = distsdk("fetch", x, "arm64").stdout
+    done = distsdk("resolve", f"{x}:1", "platform:linux/arm64", "--json")
+    fields = json.loads(done.stdout)
+    assert (IMAGE, digest(raw), len(raw)) == (fields["mediaType"], fields["digest"], fields["size"])
+    assert f"{digest(raw)}\n".encode() == distsdk("resolve", f"{x}:1", "platform:linux/arm64").stdout
+
+
+def test_listings_go_through_all_pages(registry: Registry) -> None:
+    """A line each, or one JSON array, over as many pages as the registry makes."""
+    for name in ("library/y", "library/z"):
+        registry.add_image(name, "1")
+    assert b"1\namd64\narm64\n" == distsdk("tags", registry.locator("library/x")).stdout
+    names = ["library/x", "library/y", "library/z"]
+    assert names == json.loads(distsdk("catalog", "--json", registry.host).stdout)
+    assert names == distsdk("catalog", registry.host).stdout.decode().split()
+
+
+def test_nothing_is_an_empty_array() -> None:
+    """An empty listing is no line, and in JSON an array still."""
+    with Registry() as registry:
+        assert (0, b"") == ((done := distsdk("catalog", registry.host)).returncode, done.stdout)
+        assert b"[]\n" == distsdk("catalog", registry.host, "--json").stdout
+
+
+# Many objects
+
+
+def test_order_is_that_of_the_lines(registry: Registry) -> None:
+    """However late single objects come, on stdout they stand in the order of their lines, repeated ones too."""
+    blobs = [bytes([n]) * (10_000 * n + 1) for n in range(24)]
+    lines = [str(registry.add_blob("library/x", blob).digest) for blob in blobs]
+    for n in (0, 5, 6, 17):
+        registry.fault(Stall(after=0, seconds=0.3), path=lines[n], times=1)
+    order = [*range(24), 3, 3]
+    done = distsdk(
+        "fetch", registry.locator("library/x"), "-", "-j", "8", stdin="\r\n".join(lines[n] for n in order).encode()
+    )
+    assert (0, b"") == (done.returncode, done.stderr)
+    assert digest(b"".join(blobs[n] for n in order)) == digest(done.stdout)
+
+
+def test_the_first_failure_makes_the_code(registry: Registry, tmp_path: Path) -> None:
+    """First in the order of the lines, not of time; each is told once, and leaves no file behind."""
+    good, bad = (str(registry.add_blob("library/x", data).digest) for data in (b"good", b"bad"))
+    registry.fault(WrongBytes(), path=bad)
+    registry.fault(Stall(after=0, seconds=0.5), path=bad, times=1)
+    stdin = f"{good}\n{bad}\nmissing\n{good} no-colon\n".encode() + b"\xff\n" + f"{good} size:4\n".encode()
+    done = distsdk("fetch", registry.locator("library/x"), "-", "-o", str(tmp_path), stdin=stdin)
+    assert (5, f"{good}\n{good}\n".encode()) == (done.returncode, done.stdout)
+    said = done.stderr.decode().splitlines()
+    assert [f"distsdk: line {n}" for n in (2, 3, 4, 5)] == [line[: len("distsdk: line 0")] for line in said]
+    assert [good] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_no_lines_are_no_objects(registry: Registry) -> None:
+    """Empty input is done at once, and asks nothing."""
+    for stdin in (b"", b"\n \n"):
+        done = distsdk("fetch", registry.locator("library/x"), "-", stdin=stdin)
+        assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
+    assert [] == registry.requests
+
+
+def test_the_window_ends_and_opens_again(registry: Registry) -> None:
+    """While the first object stalls, the others stop at the window; when it goes on, all come whole and in order."""
+    blobs = [bytes([n]) * (24 << 20) for n in range(5)]
+    lines = [str(registry.add_blob("library/x", blob).digest) for blob in blobs]
+    go_on = threading.Event()
+    registry.fault(Stall(after=10, seconds=60, event=go_on), path=lines[0])
+    with running("fetch", registry.locator("library/x"), "-", "-j", "4") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n".join(lines).encode())
+        process.stdin.close()
+        end, before, sent = time.monotonic() + 20, -1, 0
+        while (sent < WINDOW - (4 << 20) or sent != before) and time.monotonic() < end:
+            time.sleep(0.4)
+            before, sent = sent, registry.bytes_sent
+        # What three connections may hold on their way, beside the window: 6 MiB each, as Linux sizes its buffers.
+        assert WINDOW - (4 << 20) <= sent <= WINDOW + 3 * (7 << 20)
+        go_on.set()
+        hashed = hashlib.sha256()
+        while data := process.stdout.read(1 << 20):
+            hashed.update(data)
+        assert 0 == process.wait(timeout=20)
+    assert digest(b"".join(blobs)) == f"sha256:{hashed.hexdigest()}"
+
+
+# Options
+
+
+def elsewhere(registry: Registry) -> str:
+    """Its host by an address that leads here too, but is no loopback address, and so speaks TLS."""
+    return registry.host.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - to connect to, not to listen at
+
+
+@contextmanager
+def tls(folder: Path) -> Iterator[tuple[str, str]]:
+    """A registry with a certificate that nobody knows, by its locator; and the file that would vouch for it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("0.0.0.0"))])  # noqa: S104 - as above
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / "certificate.pem"
+    path.write_bytes(certificate.public_bytes(pem) + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with Registry(ssl_context=context) as registry:
+        registry.add_image("x", "1")
+        yield f"{elsewhere(registry)}/x:1", str(path)
+
+
+def placed(option: str, value: str, *command: str) -> list[tuple[list[str], dict[str, str]]]:
+    """Return the arguments and variables of a command with an option before it, after it, and as a variable."""
+    words = [option] if value == "1" else [option, value]
+    variable = f"DISTSDK_{option.strip('-').replace('-', '_').upper()}"
+    return [([*words, *command], {}), ([*command, *words], {}), ([*command], {variable: value})]
+
+
+@posix
+def test_a_certificate_needs_an_authority(tmp_path: Path) -> None:
+    """Without one it is unreachable; with ``--cacert``, before or after the command or as a variable, it is not."""
+    with tls(tmp_path) as (reference, file):
+        done = distsdk("resolve", reference)
+        assert (6, b"") == (done.returncode, done.stdout)
+        assert b"--cacert" in done.stderr
+        assert 1 == done.stderr.count(b"\n")
+        for arguments, variables in placed("--cacert", file, "resolve", reference):
+            done = distsdk(*arguments, variables=variables)
+            assert (0, b"") == (done.returncode, done.stderr)
+
+
+@posix
+def test_plain_http_is_asked_for(registry: Registry) -> None:
+    """A host that is not loopback is spoken to with TLS, unless told otherwise."""
+    x = f"{elsewhere(registry)}/library/x"
+    done = distsdk("tags", x)
+    assert (6, 0) == (done.returncode, registry.count())
+    assert b"--plain-http" in done.stderr
+    for arguments, variables in placed("--plain-http", "1", "tags", x):
+        assert b"1\namd64\narm64\n" == distsdk(*arguments, variables=variables).stdout
+
+
+def test_debug_tells_requests(registry: Registry) -> None:
+    """On stderr; stdout stays what it is."""
+    x = registry.locator("library/x")
+    for arguments, variables in placed("--debug", "1", "fetch", x, "1"):
+        done = distsdk(*arguments, variables=variables)
+        assert 0 == done.returncode
+        assert done.stdout == distsdk("fetch", x, "1").stdout
+        assert f"distsdk: GET {registry.url}/v2/library/x/manifests/1: 200\n" == done.stderr.decode()
+
+
+def test_an_option_counts_more_than_a_variable(registry: Registry) -> None:
+    """Wherever it stands; and after the command it counts more than before it."""
+    x = registry.locator("library/x")
+    soon = {"DISTSDK_TIMEOUT": "0.001"}
+    assert 6 == distsdk("tags", x, variables=soon).returncode
+    for arguments in (
+        ["--timeout", "25", "tags", x],
+        ["tags", x, "--timeout", "25"],
+        ["--timeout", "0.001", "tags", x, "--timeout", "25"],
+    ):
+        assert 0 == distsdk(*arguments, variables=soon).returncode
+
+
+def test_times_are_limited(registry: Registry) -> None:
+    """The whole by ``--timeout``, a silence by ``--read-timeout``: 6, one line, soon, and many objects alike."""
+    registry.fault(Stall(after=None, seconds=60), path="/manifests/")
+    x = registry.locator("library/x")
+    cases = [*placed("--timeout", "0.7", "fetch", x, "1"), (["resolve", f"{x}:1", "--read-timeout", "0.3"], {})]
+    cases.append((["fetch", x, "-", "--timeout", "0.7"], {}))
+    for arguments, variables in cases:
+        start = time.monotonic()
+        done = distsdk(*arguments, stdin=b"1\n", variables=variables)
+        assert time.monotonic() - start < 15
+        assert (6, b"") == (done.returncode, done.stdout)
+        assert done.stderr.startswith(b"distsdk: ")
+        assert 1 == done.stderr.count(b"\n")
+    assert b"0.7 seconds (--timeout)" in done.stderr
+
+
+def test_a_bad_setting_is_usage(registry: Registry) -> None:
+    """Of an option or of a variable: 2, and nothing is asked."""
+    x = registry.locator("library/x")
+    for arguments, variables in (
+        *placed("--timeout", "0", "tags", x),
+        *placed("--read-timeout", "soon", "tags", x),
+        *placed("--cacert", "/no/such/file", "tags", x),
+        (["tags", x], {"DISTSDK_PLAIN_HTTP": "perhaps"}),
+        (["fetch", x, "-", "-j", "0"], {}),
+        (["fetch", x, "-", "size:1"], {}),
+        (["fetch", f"{x}:1", "-"], {}),
+        (["fetch", x, "1", "-o", "out"], {}),
+        (["tags", f"{x}:1"], {}),
+        (["catalog", x], {}),
+        (["nonsense"], {}),
+    ):
+        done = distsdk(*arguments, variables=variables)
+        assert (2, b"") == (done.returncode, done.stdout), arguments
+        assert b"Traceback" not in done.stderr
+    assert [] == registry.requests
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("code", "fault", "said"),
+    [
+        (1, Status(502), "502"),
+        (1, Status.error(400, "NAME_INVALID", "evil \x1b[31m\nsecond line"), r"evil \x1b[31m\nsecond line"),
+        (3, Status.error(404, "MANIFEST_UNKNOWN"), "MANIFEST_UNKNOWN"),
+        (4, Status(401, headers={"WWW-Authenticate": 'Basic realm="x"'}), "login"),
+        (4, Status.error(403, "DENIED", "not you"), "not you"),
+        (5, Status(200, "<html>Log in</html>", {"Content-Type": "text/html"}), "text/html"),
+        (5, Status(200, "{", {"Content-Type": IMAGE}), "JSON"),
+        (5, WrongDigestHeader(), "sha256:000"),
+        (6, Cut(5), ""),
+        (7, Status.error(429, "TOOMANYREQUESTS", headers={"Retry-After": "1000"}), "1000 seconds"),
+        (8, Status(200, b" " * (5 << 20), {"Content-Type": IMAGE}), "limit"),
+        (8, Redirect("ftp://127.0.0.1/x"), "ftp://"),
+        (8, Status(401, headers={"WWW-Authenticate": 'Bearer realm="file:///etc/passwd"'}), "token service"),
+    ],
+)
+def test_what_a_registry_does_has_its_code(registry: Registry, code: int, fault: Fault, said: str) -> None:
+    """One line that names the cause, whatever the registry puts into its answer."""
+    registry.fault(fault, path="/manifests/")
+    done = distsdk("fetch", registry.locator("library/x"), "1")
+    line = done.stderr.decode()
+    assert (code, b"") == (done.returncode, done.stdout)
+    assert line.startswith("distsdk: ")
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    assert said in line
+
+
+def test_a_listing_that_leads_elsewhere_is_refused(registry: Registry) -> None:
+    """The tags before it were written; the next page is not asked for."""
+
+    class Elsewhere:
+        def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+            return respond(request).with_header("Link", '<http://127.0.0.1:1/v2/library/x/tags/list>; rel="next"')
+
+    registry.fault(Elsewhere(), path="/tags/list")
+    assert 8 == distsdk("tags", registry.locator("library/x")).returncode
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fetch", "docker://redis", "latest"], "redis"),
+        (["fetch", "https://ghcr.io/x/y:1"], "ghcr.io/x/y"),
+        (["tags", "user:hunter2@registry.invalid/x"], ""),
+        (["resolve", "user:hunter2@registry.invalid/x:1"], ""),
+        (["fetch", "user:hunter2@registry.invalid/x:1"], ""),
+        (["catalog", "user:hunter2@registry.invalid"], ""),
+        (["tags", "nosuch.invalid/\x1b[2J"], ""),
+        (["resolve", "registry.invalid/x@sha256:12"], "sha256"),
+        (["resolve", "registry.invalid/x@md5:d41d8cd98f00b204e9800998ecf8427e"], "sha256"),
+        (["fetch", "registry.invalid/x", "1", "size:-1"], "size:"),
+        (["fetch", "registry.invalid/x", "1", "mediatype:json"], "mediatype:"),
+        (["fetch", "registry.invalid/x", ""], ""),
+    ],
+)
+def test_malformed_names_are_told(arguments: list[str], said: str) -> None:
+    """2 and one line, which says how to write it and repeats no password."""
+    done = distsdk(*arguments)
+    line = done.stderr.decode()
+    assert (2, b"") == (done.returncode, done.stdout)
+    assert line.startswith("distsdk: ")
+    assert line[:-1].isprintable()
+    assert said in line
+    assert "hunter2" not in line
+
+
+def test_a_folder_that_cannot_be_made_is_told(registry: Registry, tmp_path: Path) -> None:
+    """An error of the system is a line too, not a traceback."""
+    (tmp_path / "file").write_bytes(b"")
+    done = distsdk("fetch", registry.locator("library/x"), "-", "-o", str(tmp_path / "file" / "out"), stdin=b"1\n")
+    assert (1, b"") == (done.returncode, done.stdout)
+    assert done.stderr.startswith(b"distsdk: ")
+    assert 1 == done.stderr.count(b"\n")
+
+
+# How it ends
+
+
+@posix
+@pytest.mark.parametrize("delay", [0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.3, 0.4])
+def test_interrupted_at_any_time(registry: Registry, delay: float) -> None:
+    """130 without a word; before Python is up, the signal itself ends it as quietly."""
+    registry.fault(Stall(after=None, seconds=60), path="/manifests/")
+    with running("fetch", registry.locator("library/x"), "1") as process:
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=20)
+    assert process.returncode in {130, -signal.SIGINT}
+    assert (b"", b"") == (out, said.strip())
+
+
+@posix
+@pytest.mark.parametrize("how", ["closed", "interrupted", "timed out"])
+def test_stdin_may_stay_open(registry: Registry, how: str) -> None:
+    """Many objects end as one does, also while the next line is waited for."""
+    blob = str(registry.add_blob("library/x", b"a" * 3_000_000).digest)
+    limit = ["--timeout", "1"] if how == "timed out" else []
+    with running("fetch", registry.locator("library/x"), "-", *limit) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if how == "closed":
+            process.stdout.close()
+        process.stdin.write(f"{blob}\n".encode())
+        process.stdin.flush()
+        if how != "closed":
+            assert b"a" * 3_000_000 == process.stdout.read(3_000_000)
+        if how == "interrupted":
+            process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=20)
+        said = process.stderr.read().strip()
+    expected = {
+        "closed": (141, b""),
+        "interrupted": (130, b""),
+        "timed out": (6, b"distsdk: not done within 1 seconds (--timeout)"),
+    }
+    assert expected[how] == (code, said)
+
+
+@posix
+@pytest.mark.parametrize("command", ["tags", "catalog"])
+def test_listings_into_a_closed_pipe(registry: Registry, command: str) -> None:
+    """They end with 141 and without a word."""
+    registry.fault(Stall(after=0, seconds=0.3))
+    with running(command, registry.locator("library/x") if command == "tags" else registry.host) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert b"" == process.stderr.read()
+        assert 141 == process.wait(timeout=20)
+
+
+# Help
+
+
+def test_every_command_has_help() -> None:
+    """A line of its own in the list, a page with every option described."""
+    listed = distsdk("--help").stdout.decode()
+    for name, command in main.commands.items():
+        assert f"\n  {name} " in listed
+        done = distsdk(name, "--help")
+        assert (0, b"") == (done.returncode, done.stderr)
+        assert done.stdout.decode().startswith(f"Usage: distsdk {name} ")
+        assert command.get_short_help_str()
+        assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+def test_help_names_every_exit_code() -> None:
+    """The codes of the table, and those of its ends, stand in ``distsdk --help``."""
+    listed = " ".join(distsdk("--help").stdout.decode().split())
+    for code in {0, 1, 130, 141} | {code for _, code in EXIT_CODES}:
+        assert f" {code} " in listed
+
+
+def test_the_shell_completes() -> None:
+    """``_DISTSDK_COMPLETE`` gives bash its function, and then the commands."""
+    source = distsdk(variables={"_DISTSDK_COMPLETE": "bash_source"})
+    assert 0 == source.returncode
+    assert b"_distsdk_completion" in source.stdout
+    words = {"_DISTSDK_COMPLETE": "bash_complete", "COMP_WORDS": "distsdk t", "COMP_CWORD": "1"}
+    assert b"plain,tags\n" == distsdk(variables=words).stdout
