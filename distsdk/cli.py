@@ -48,6 +48,9 @@ _CHUNK = 1024 * 1024
 
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code; every error becomes one line on stderr."""
+    if sys.stdout is None:
+        _say("stdout is closed: direct it to /dev/null if what is written there does not matter")
+        return 1
     try:
         code = main.main(arguments, prog_name="distsdk", standalone_mode=False)
         _flush()
@@ -230,6 +233,8 @@ def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None) -> None
     if wanted == "-" and not _names_object(first):
         if hints:
             raise click.UsageError("with -, hints stand on the lines of stdin")
+        if sys.stdin is None:
+            raise click.UsageError("with -, objects are read from stdin, which is closed")
         # Not sys.stdin: at exit the interpreter closes that, and dies where a thread still waits for a line of it.
         lines = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
         _fetch_many(_connect(locator), lines, jobs or 4, output)

@@ -105,7 +105,7 @@ class Locator:
 
     @property
     def familiar(self) -> str:
-        """The shortest text that `parse` reads back: ``redis`` for ``docker.io/library/redis``."""
+        """The shortest text that `parse` reads back, ``redis`` for ``docker.io/library/redis``."""
         if self.host != _DEFAULT_HOST or not self.path:
             return str(self)
         name = self.path.removeprefix(_OFFICIAL)
@@ -211,12 +211,12 @@ class Reference:
 
     @property
     def object(self) -> str:
-        """What the locator's remote is asked for: ``tag``, ``sha256:…`` or ``tag@sha256:…``."""
+        """What the locator's remote is asked for, ``tag``, ``sha256:…`` or ``tag@sha256:…``."""
         return _object_text(self.tag, self.digest)
 
     @property
     def familiar(self) -> str:
-        """The shortest text that `parse` reads back without leaving out a tag: ``redis:latest``."""
+        """The shortest text that `parse` reads back without leaving out a tag, ``redis:latest``."""
         return self.locator.familiar + self._suffix()
 
     def _suffix(self) -> str:

@@ -128,12 +128,12 @@ class Wanted:
 
     @property
     def is_document(self) -> bool:
-        """Whether it is read at once and whole: whatever goes by a tag, and whatever is hinted to be a manifest."""
+        """Whether it is read at once and whole, as is whatever goes by a tag, and whatever is hinted to be a manifest."""
         return self.object.digest is None or self.platform is not None or not DOCUMENTS.isdisjoint(self.media_types)
 
     @property
     def accept(self) -> tuple[str, ...]:
-        """The media types to accept, best first: as hinted; and indexes, where a child of one may be meant."""
+        """The media types to accept, best first, as hinted, and indexes, where a child of one may be meant."""
         if not self.media_types:
             return DEFAULT_ACCEPT
         indexes = tuple(t for t in DEFAULT_ACCEPT if t in INDEXES) if self.platform is not None else ()

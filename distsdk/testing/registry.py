@@ -94,7 +94,7 @@ class Registry:
 
     @property
     def host(self) -> str:
-        """Host and port, as they stand in a reference: ``127.0.0.1:40123``. They stay known after the end.
+        """Host and port, as they stand in a reference, ``127.0.0.1:40123``. They stay known after the end.
 
         Raises:
             RuntimeError: The registry was not started.

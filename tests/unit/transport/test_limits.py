@@ -337,7 +337,7 @@ def error_body(*errors: object) -> bytes:
         (404, NotFound, "not there"),
         (405, RegistryError, "405 Method Not Allowed"),
         (406, RegistryError, "406 Not Acceptable"),
-        (416, RegistryError, "416 Requested Range Not Satisfiable"),
+        (416, RegistryError, "Range Not Satisfiable"),
         (418, RegistryError, "418 "),
         (429, RateLimited, "fewer requests"),
         (500, RegistryError, "500 Internal Server Error"),

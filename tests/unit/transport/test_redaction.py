@@ -127,7 +127,7 @@ def failing(
         cdn.close()
     peer = serve(reply(307, Location=f"{cdn.url}{SIGNED}"))
     with pytest.raises(DistError) as caught:
-        ask(transport(peer.url, timeouts=Timeouts(1, 1, 1), limits=Limits(document=100)))
+        ask(transport(peer.url, timeouts=Timeouts(1, 0.3, 1), limits=Limits(document=100)))
     return caught.value
 
 

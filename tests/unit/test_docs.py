@@ -1,0 +1,161 @@
+"""The documentation names all there is, says what the code says, and its examples run."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import distsdk
+from distsdk import cli, errors, testing
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
+COMMAND_LINE = (DOCS / "reference/command-line.md").read_text(encoding="utf-8")
+ERRORS = (DOCS / "reference/errors.md").read_text(encoding="utf-8")
+
+#: What the examples for the shell use besides distsdk.
+SHELL_TOOLS = ("sh", "jq", "sha256sum", "cmp", "xargs")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def pages_with(language: str) -> list[str]:
+    """Return the pages that have code in a language, to be given to `parametrize`."""
+    return [str(page.relative_to(ROOT)) for page in PAGES if blocks(page, language)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder that examples may write to, with the recordings in it, and the variables of a new shell."""
+    for variable in [name for name in os.environ if name.startswith("DISTSDK_")]:
+        monkeypatch.delenv(variable)
+    (tmp_path / "cassettes").symlink_to(ROOT / "cassettes", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_python_examples_run(page: str, folder: Path) -> None:
+    """The Python of a page, put together, runs to its end; what would ask a registry is played."""
+    (folder / "ca.pem").touch()  # a name that examples give to files of their own
+    program = folder / "page.py"
+    code = "\n".join(blocks(ROOT / page, "python"))
+    program.write_text(code, encoding="utf-8")
+    replay = {} if "Registry(" in code else {"DISTSDK_REPLAY": "cassettes/redis"}
+    done = subprocess.run(
+        [sys.executable, program], env={**os.environ, **replay}, capture_output=True, check=False, timeout=120
+    )
+    assert (0, b"") == (done.returncode, done.stderr)
+
+
+@pytest.mark.skipif(not all(map(shutil.which, SHELL_TOOLS)), reason=f"needs {', '.join(SHELL_TOOLS)}")
+@pytest.mark.parametrize("page", pages_with("sh"))
+def test_shell_examples_run(page: str, folder: Path) -> None:
+    """So do its commands."""
+    code = "\n".join(block for block in blocks(ROOT / page, "sh") if "make " not in block and "pip " not in block)
+    (folder / "bin").mkdir()
+    command = folder / "bin" / "distsdk"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m distsdk "$@"\n')
+    command.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-euc", code],
+        env={
+            **os.environ,
+            "DISTSDK_REPLAY": "cassettes/redis",
+            "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        },
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert 0 == done.returncode, done.stderr.decode()
+
+
+def commands() -> list[click.Command]:
+    """Return the group and its commands."""
+    return [cli.main, *cli.main.commands.values()]
+
+
+def test_every_command_is_documented() -> None:
+    """Each has help, and a row in the reference that begins with it."""
+    for name, command in cli.main.commands.items():
+        assert command.help
+        assert f"| `{name} " in COMMAND_LINE
+
+
+def test_every_option_is_documented() -> None:
+    """Each option has help, and its names and its variable are in the reference; no other option or variable is."""
+    options = [o for command in commands() for o in command.params if isinstance(o, click.Option)]
+    shown = {name for option in options for name in option.opts} | {"--help"}
+    variables = {str(option.envvar) for option in options if option.envvar}
+    assert all(option.help for option in options)
+    named = re.findall(
+        r"(?:^|[ |])(--?[a-z][a-z-]*)", "\n".join(re.findall(r"`([^`\n]+)`", COMMAND_LINE)), re.MULTILINE
+    )
+    assert shown == set(named)
+    assert variables == set(re.findall(r"`(DISTSDK_\w+)", COMMAND_LINE))
+
+
+def test_every_exit_code_is_documented() -> None:
+    """The table of exit codes has those of the errors, and those that the command's own help names."""
+    table = COMMAND_LINE.partition("## Exit codes")[2].partition("## ")[0]
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    assert {code for _, code in cli.EXIT_CODES} <= listed
+    assert cli.main.help is not None
+    assert listed == {int(code) for code in re.findall(r"(\d+) [a-z]", cli.main.help.partition("Exit codes:")[2])}
+
+
+def every_error() -> list[type[errors.DistError]]:
+    """Return the classes of `distsdk.errors`."""
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+    return [kind for kind in kinds if issubclass(kind, errors.DistError)]
+
+
+def test_every_error_is_documented() -> None:
+    """Each has a row that names the builtin it also is, or the error above it, and its exit code."""
+    rows = {
+        (name, also, int(code)) for name, also, code in re.findall(r"^\| `(\w+)` \| (.*?) ?\| (\d) \|$", ERRORS, re.M)
+    }
+    expected = set()
+    for kind in every_error():
+        above = [base.__name__ for base in kind.__bases__ if base not in {errors.DistError, Exception}]
+        expected.add((kind.__name__, f"`{above[0]}`" if above else "", cli.exit_code(kind.__new__(kind))))
+    assert expected == rows
+
+
+def test_what_goes_wrong_agrees_with_the_errors() -> None:
+    """Each row of bad input has the exit code of its error."""
+    table = COMMAND_LINE.partition("## What goes wrong")[2]
+    rows = re.findall(r"^\|.*\| (?:usage, )?`(\w+)` \| (\d) \|$", table, re.MULTILINE)
+    codes = {kind.__name__: cli.exit_code(kind.__new__(kind)) for kind in every_error()}
+    assert rows
+    assert [(name, codes[name]) for name, _ in rows] == [(name, int(code)) for name, code in rows]
+
+
+@pytest.mark.parametrize("name", distsdk.__all__)
+def test_every_public_name_is_documented(name: str) -> None:
+    """The reference has an entry for each, or leads to the page of errors."""
+    reference = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md"))
+    if name in vars(errors):
+        assert f"`{name}`" in reference
+    else:
+        assert re.search(rf"^\.\. auto(class|function):: distsdk\.{name}$", reference, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name in testing.__all__ if inspect.isclass(getattr(testing, name))])
+def test_every_name_for_tests_is_documented(name: str) -> None:
+    """So has what users' tests import."""
+    page = (DOCS / "reference/testing.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\.\. autoclass:: distsdk\.testing\.{name}$", page, re.MULTILINE)

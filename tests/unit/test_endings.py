@@ -1,0 +1,109 @@
+"""How the command ends when what is around it is gone or does not come: quietly, at once, and with the right code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from distsdk.testing import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMAND = [sys.executable, "-m", "distsdk"]
+#: Without a proxy or a setting of whoever runs the tests.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.upper().endswith("_PROXY") and not name.startswith(("DISTSDK_", "_DISTSDK"))
+}
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, shells and pipes as POSIX has them")
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry]:
+    """A registry with one image; nobody changes it."""
+    with Registry() as registry:
+        registry.add_image("x", "1")
+        yield registry
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "--timeout", "closed stdout"])
+@pytest.mark.parametrize("first", [b"", b"1\n"])
+def test_the_end_does_not_wait_for_stdin(registry: Registry, how: str, first: bytes) -> None:
+    """Many objects are fetched, and the next line does not come: the command can be ended all the same."""
+    if how == "closed stdout" and not first:
+        first = b"1\n1\n"  # who writes nothing does not notice
+    arguments = ["fetch", registry.locator("x"), "-", *(["--timeout", "1"] if how == "--timeout" else [])]
+    pipe = subprocess.PIPE
+    before = registry.count()
+    with subprocess.Popen([*COMMAND, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, env=ENVIRONMENT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if how == "closed stdout":
+            process.stdout.close()
+        process.stdin.write(first)
+        process.stdin.flush()
+        if how == "SIGINT":
+            end = time.monotonic() + 10
+            while first and registry.count() == before and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(0.5)  # until it waits for the next line
+            process.send_signal(signal.SIGINT)
+        try:
+            code = process.wait(10)
+        finally:
+            process.kill()
+        said = process.stderr.read().decode().strip()
+    expected = {
+        "SIGINT": (130, ""),
+        "--timeout": (6, "distsdk: not done within 1 seconds (--timeout)"),
+        "closed stdout": (141, ""),
+    }
+    assert expected[how] == (code, said)
+
+
+@pytest.mark.parametrize("descriptor", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["fetch {x} 1", "fetch {x} -", "fetch {x} missing", "tags {x}", "--help"])
+def test_descriptors_that_are_closed_from_the_start(registry: Registry, arguments: str, descriptor: str) -> None:
+    """Without stdin, stdout or stderr, as some supervisors start commands, there may be failures but no tracebacks."""
+    command = f'"$0" -m distsdk {arguments.format(x=registry.locator("x"))} {descriptor}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        input=b"1\n",
+        capture_output=True,
+        check=False,
+        timeout=20,
+        env=ENVIRONMENT,
+    )
+    assert b"Traceback" not in done.stderr
+    assert b"Fatal" not in done.stderr
+    assert done.returncode in {0, 1, 2, 3, 141}
+    if "missing" in arguments and ">&-" not in descriptor.split():
+        assert done.returncode == 3
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")  # noqa: PTH110
+@pytest.mark.parametrize("arguments", [["fetch", "1"], ["tags"], ["resolve"]])
+def test_a_full_disk_is_told_once(registry: Registry, arguments: list[str]) -> None:
+    """What cannot be written is one line and code 1, also where Python flushes once more at its end."""
+    command, *rest = arguments
+    x = registry.locator("x")
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [*COMMAND, command, f"{x}:1" if command == "resolve" else x, *rest],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=20,
+            env=ENVIRONMENT,
+        )
+    assert (1, "distsdk: [Errno 28] No space left on device\n") == (done.returncode, done.stderr.decode())
