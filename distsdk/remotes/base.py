@@ -128,7 +128,7 @@ class Wanted:
 
     @property
     def is_document(self) -> bool:
-        """Whether it is read at once and whole, as is whatever goes by a tag, and whatever is hinted to be a manifest."""
+        """Whether it is read at once and whole, as is what goes by a tag or is hinted to be a manifest."""
         return self.object.digest is None or self.platform is not None or not DOCUMENTS.isdisjoint(self.media_types)
 
     @property
