@@ -317,11 +317,13 @@ def _reference(word: str) -> Reference:
 
 
 def _write(data: bytes) -> None:
+    # To the descriptor itself: at exit the interpreter dies where a thread is busy with the file object over it.
+    view = memoryview(data)
     try:
-        sys.stdout.buffer.write(data)
+        while view:
+            view = view[os.write(sys.stdout.fileno(), view) :]
     except BrokenPipeError:
         raise _End(_CLOSED_PIPE) from None
-    _flush()
 
 
 def _flush() -> None:
@@ -344,12 +346,13 @@ def _write_listing(entries: Iterable[str], *, as_json: bool) -> None:
 
 
 class _Task:
-    """A line of stdin, and what came of it so far."""
+    """A line of stdin, and what came of it before its turn."""
 
-    def __init__(self, line: bytes, number: int) -> None:
+    def __init__(self, line: bytes, number: int, lock: threading.Lock) -> None:
         self.line = line
         self.number = number
-        self.chunks: deque[bytes] = deque()
+        self.early: deque[bytes] = deque()
+        self.may_read = threading.Condition(lock)
         self.error: Exception | None = None
         self.done = False
 
@@ -357,98 +360,140 @@ class _Task:
 class _Pipeline:
     """Works on many lines at once and gives out what comes of them in the order of the lines.
 
-    The line whose turn it is always goes on; all others together hold at most `WINDOW` bytes.
+    The thread whose line's turn it is gives out what it reads at once, and then what was done early of the lines that
+    follow; all others together hold at most `WINDOW` bytes.
+
+    Args:
+        lines: Empty ones are passed over.
+        work: Yields what comes of a line, in chunks of at most `_CHUNK` bytes.
+        write: Takes what is given out.
+        report: Takes a task once all that came of it was given out.
     """
 
-    def __init__(self, lines: Iterable[bytes], work: Callable[[bytes], Iterator[bytes]]) -> None:
+    def __init__(
+        self,
+        lines: Iterable[bytes],
+        work: Callable[[bytes], Iterator[bytes]],
+        write: Callable[[bytes], None],
+        report: Callable[[_Task], None],
+    ) -> None:
         self._lines = enumerate(lines, 1)
         self._work = work
-        self._tasks: deque[_Task] = deque()
-        self._used = 0
+        self._write = write
+        self._report = report
+        self._tasks: deque[_Task] = deque()  # the first is the one whose turn it is
+        self._used = 0  # bytes held or about to be
         self._running = 0
+        self._failure: BaseException | None = None
         self._taking = threading.Lock()  # held while a line is waited for
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._may_take = threading.Condition(self._lock)
+        self._ended = threading.Condition(self._lock)
 
-    def run(self, jobs: int) -> Iterator[_Task | bytes]:
-        """Yield the chunks of the first task, then the task itself; those of the second; and so on."""
+    def run(self, jobs: int) -> None:
+        """Work on all lines, ``jobs`` at once.
+
+        Raises:
+            BaseException: What ``write`` or ``report`` raised.
+        """
         self._running = jobs
         for _ in range(jobs):
             threading.Thread(target=self._worker, name="distsdk-fetch", daemon=True).start()
-        while (task := self._head()) is not None:
-            while (chunk := self._next_chunk(task)) is not None:
-                yield chunk
-            with self._changed:
-                self._tasks.popleft()
-                self._changed.notify_all()
-            yield task
-
-    def _head(self) -> _Task | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._tasks or not self._running)
-            return self._tasks[0] if self._tasks else None
-
-    def _next_chunk(self, task: _Task) -> bytes | None:
-        with self._changed:
-            self._changed.wait_for(lambda: task.chunks or task.done)
-            if not task.chunks:
-                return None
-            chunk = task.chunks.popleft()
-            self._used -= len(chunk)
-            self._changed.notify_all()
-            return chunk
+        with self._lock:
+            self._ended.wait_for(lambda: not self._running or self._failure)
+        if self._failure is not None:
+            raise self._failure
 
     def _worker(self) -> None:
-        while (task := self._take()) is not None:
-            try:
-                self._fill(task)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told when it is the task's turn
-                task.error = error
-            with self._changed:
-                task.done = True
-                self._changed.notify_all()
-        with self._changed:
+        try:
+            while (task := self._take()) is not None:
+                try:
+                    self._read(task)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is told when it is the task's turn
+                    task.error = error
+                self._finish(task)
+        except BaseException as failure:  # noqa: BLE001 - raised by run
+            self._failure = failure
+        with self._lock:
             self._running -= 1
-            self._changed.notify_all()
+            self._ended.notify()
 
     def _take(self) -> _Task | None:
         """Take the next line, once there is room for what it brings."""
         with self._taking:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._tasks or self._has_room())
+            with self._lock:
+                self._may_take.wait_for(lambda: not self._tasks or self._has_room())
             for number, line in self._lines:
                 if line.strip():
-                    task = _Task(line, number)
-                    with self._changed:
+                    task = _Task(line, number, self._lock)
+                    with self._lock:
                         self._tasks.append(task)
-                        self._changed.notify_all()
                     return task
             return None
 
-    def _fill(self, task: _Task) -> None:
+    def _read(self, task: _Task) -> None:
         chunks = self._work(task.line)
         while True:
-            with self._changed:  # room for the largest chunk, before it is read
-                self._changed.wait_for(lambda: self._has_room() or (task is self._tasks[0] and len(task.chunks) < 2))
-                self._used += _CHUNK
-            chunk = None
-            try:
-                chunk = next(chunks, None)
-            finally:
-                with self._changed:
-                    self._used -= _CHUNK - len(chunk or b"")
-                    if chunk is not None:
-                        task.chunks.append(chunk)
-                    self._changed.notify_all()
-            if chunk is None:
+            with self._lock:
+                task.may_read.wait_for(lambda: task is self._tasks[0] or self._has_room())
+                its_turn = task is self._tasks[0]
+                if not its_turn:  # room for the largest chunk, before it is read
+                    self._used += _CHUNK
+            if its_turn:
+                self._give_out(task)
+                for chunk in chunks:
+                    self._write(chunk)
                 return
+            chunk = b""
+            try:
+                chunk = next(chunks, b"")
+            finally:
+                task.early.append(chunk)
+                self._free(_CHUNK - len(chunk))
+            if not chunk:
+                return
+
+    def _finish(self, task: _Task) -> None:
+        """End a task; if it was its turn, pass the turn on, over those that are done already."""
+        with self._lock:
+            task.done = True
+            if task is not self._tasks[0]:
+                return
+        while task.done:
+            self._give_out(task)
+            self._report(task)
+            with self._lock:
+                self._tasks.popleft()
+                self._may_take.notify()
+                if not self._tasks:
+                    return
+                task = self._tasks[0]
+                task.may_read.notify()
+                if not task.done:
+                    return
+
+    def _give_out(self, task: _Task) -> None:
+        while task.early:
+            chunk = task.early.popleft()
+            self._write(chunk)
+            self._free(len(chunk))
 
     def _has_room(self) -> bool:
         return self._used + _CHUNK <= WINDOW
+
+    def _free(self, size: int) -> None:
+        with self._lock:
+            self._used -= size
+            if size and self._has_room():
+                for task in self._tasks:
+                    task.may_read.notify()
+                self._may_take.notify()
 
 
 def _fetch_many(remote: Remote, lines: Iterable[bytes], jobs: int, output: Path | None) -> None:
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
+    failed: list[int] = []
 
     def work(line: bytes) -> Iterator[bytes]:
         try:
@@ -463,17 +508,16 @@ def _fetch_many(remote: Remote, lines: Iterable[bytes], jobs: int, output: Path 
             blob.save(output / _file_name(blob))
             yield f"{blob.digest}\n".encode()
 
-    code = 0
-    for item in _Pipeline(lines, work).run(jobs):
-        if isinstance(item, bytes):
-            _write(item)
-        elif isinstance(item.error, errors.DistError | OSError):
-            _say(f"line {item.number}: {item.error}")
-            code = code or exit_code(item.error)
-        elif item.error is not None:
-            raise item.error
-    if code:
-        raise _End(code)
+    def report(task: _Task) -> None:
+        if isinstance(task.error, errors.DistError | OSError):
+            _say(f"line {task.number}: {task.error}")
+            failed.append(exit_code(task.error))
+        elif task.error is not None:
+            raise task.error
+
+    _Pipeline(lines, work, _write, report).run(jobs)
+    if failed:
+        raise _End(failed[0])
 
 
 def _file_name(blob: Blob) -> str:
