@@ -138,7 +138,7 @@ class RegistryRemote:
         if digest is None or not size:  # not told: read it
             return self._document(wanted).descriptor
         hinted = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
-        media_type = _content_type(answer) if _is_manifest(answer) else hinted
+        media_type = _content_type(answer) if _is_manifest(answer.path) else hinted
         return Descriptor(media_type=media_type, digest=digest, size=size)
 
     def manifest(
@@ -210,24 +210,25 @@ class RegistryRemote:
             NotFound: It is at none of them.
             MediaTypeMismatch: It is there, but of none of the accepted media types.
         """
+        codes: tuple[str, ...] = ()
         for path in tuple(paths):
             headers = dict(extra or {})
-            if "/manifests/" in path:
+            if _is_manifest(path):
                 headers["Accept"] = ", ".join(wanted.accept)
             try:
                 answer = self._transport.request(method, path, scope=self._scope, headers=headers, deadline=deadline)
             except NotFound as error:
-                missing = error
+                codes += tuple(code for code in error.codes if code not in codes)
                 continue
-            if _is_manifest(answer):
+            if _is_manifest(answer.path):
                 self._check_type(wanted, answer)
             paths[:] = [path]
             return answer
         if wanted.media_types:
             self._explain_missing(wanted)
-        why = ", ".join(missing.codes) or "404"
+        why = ", ".join(codes) or "404"
         message = f"{self._name(wanted)} does not exist ({why} at {redact(self._transport.endpoint)})"
-        raise NotFound(message, codes=missing.codes) from missing
+        raise NotFound(message, codes=codes)
 
     def _name(self, wanted: Wanted) -> str:
         return f"{self._locator}{'@' if wanted.object.digest else ':'}{wanted.identifier}"
@@ -235,7 +236,7 @@ class RegistryRemote:
     def _explain_missing(self, wanted: Wanted) -> None:
         """Raise MediaTypeMismatch if an object that was not given as hinted is there under another media type."""
         anything = evolve(wanted, media_types=(*DEFAULT_ACCEPT, "*/*"))
-        [path] = [path for path in self._paths(wanted) if "/manifests/" in path]
+        [path] = filter(_is_manifest, self._paths(wanted))
         headers = {"Accept": ", ".join(anything.accept)}
         deadline = self._transport.document_deadline()
         try:
@@ -295,7 +296,7 @@ class RegistryRemote:
     def _one_document(self, wanted: Wanted, deadline: Deadline) -> Blob:
         limits = self._transport.limits
         answer = self._first_found("GET", self._paths(wanted), wanted, deadline)
-        if _is_manifest(answer):
+        if _is_manifest(answer.path):
             media_type = _content_type(answer)
         else:
             media_type = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
@@ -340,8 +341,9 @@ def _content_type(answer: Answer) -> str:
         return OCTET_STREAM
 
 
-def _is_manifest(answer: Answer) -> bool:
-    return answer.path.startswith("/v2/") and "/manifests/" in answer.path
+def _is_manifest(path: str) -> bool:
+    """Whether a path is that of a manifest; a repository may have ``manifests`` in its name."""
+    return path.rpartition("/")[0].endswith("/manifests")
 
 
 @frozen
@@ -373,7 +375,7 @@ class _RegistrySource:
     def stat(self) -> Stat:
         answer = self._ask("HEAD")
         answer.close()
-        return Stat(answer.content_length, _content_type(answer) if _is_manifest(answer) else None)
+        return Stat(answer.content_length, _content_type(answer) if _is_manifest(answer.path) else None)
 
     def _ask(self, method: str, extra: Mapping[str, str] | None = None) -> Answer:
         return self.remote._first_found(method, self.paths, self.wanted, None, extra)

@@ -416,6 +416,8 @@ def _translated(url: str, read_timeout: float, authorities: str = "") -> Iterato
         raise
     except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
         chain = list(_causes(error))
+        if (ours := next((e for e in chain if isinstance(e, DistError)), None)) is not None:
+            raise ours from None  # a deadline, raised at the socket
         # The cause that is told is the innermost one: what is wrapped around it quotes URLs, which may hold secrets.
         wrappers = (requests.RequestException, urllib3.exceptions.HTTPError)
         inner = (e for e in reversed(chain) if not isinstance(e, wrappers))
@@ -423,9 +425,6 @@ def _translated(url: str, read_timeout: float, authorities: str = "") -> Iterato
 
 
 def _translate(chain: list[BaseException], url: str, read_timeout: float, authorities: str) -> DistError:
-    for e in chain:
-        if isinstance(e, DistError):  # a deadline, raised at the socket
-            return e
     host = urlsplit(url).netloc.rpartition("@")[2]
     for e in chain:
         if isinstance(e, ssl.SSLCertVerificationError):

@@ -1330,3 +1330,17 @@ def test_a_blob_has_no_deadline(registry: Registry) -> None:
     registry.fault(Drip(0.1), path="/blobs/", method="GET")
     remote = connected(registry, timeouts=distsdk.Timeouts(read=2, document=0.2))
     assert b"slowly" == remote.fetch(small).read()
+
+
+@pytest.mark.parametrize("repository", ["library/manifests", "manifests/blobs", "blobs/manifests/x"])
+def test_repositories_named_like_the_protocols_words(repository: str) -> None:
+    """What a path asks for is told by its last segments, not by a repository's name."""
+    with Registry() as registry:
+        registry.add_image(repository, "1", layers=[b"layer" * 1000])
+        remote = connected(registry, repository)
+        (layer,) = remote.manifest("1").layers
+        assert b"layer" * 1000 == remote.fetch(layer).read()
+        assert media.OCTET_STREAM == remote.fetch(layer.digest).media_type
+        with pytest.raises(NotFound):
+            remote.fetch(f"sha256:{'0' * 64}", f"mediatype:{media.OCI_MANIFEST}")
+        assert [] == [r for r in registry.requests if "/blobs/sha256" in r.path and "Accept" in r.headers]
