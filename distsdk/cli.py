@@ -43,7 +43,7 @@ _TIMED_OUT, _INTERRUPTED, _CLOSED_PIPE = 6, 130, 141
 WINDOW = 16 * 1024 * 1024
 
 #: Bytes taken from the window before a chunk is read: the largest there can be.
-_CHUNK = 1024 * 1024
+_CHUNK = 2 * 1024 * 1024
 
 
 def run(arguments: list[str]) -> int:

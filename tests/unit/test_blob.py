@@ -228,7 +228,7 @@ def test_no_byte_beyond_the_declared_size_is_handed_out(more: int) -> None:
 
 def test_a_stream_may_be_given_up() -> None:
     """Closing the iteration, or forgetting it, closes the source's stream."""
-    source = Script()
+    source = Script(step=65_536)
     stream = blob_over(source).stream()
     for _ in range(3):
         next(stream)
