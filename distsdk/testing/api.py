@@ -13,20 +13,19 @@ from attrs import define, field
 from distsdk.errors import InvalidDigest
 from distsdk.model import media
 from distsdk.model.digest import Digest
+from distsdk.testing.access import Refused
 from distsdk.testing.exchange import Request, Response
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
 
-    from distsdk.testing.tokens import TokenService
-
-_SERVICE = "distsdk.testing"
+    from distsdk.testing.access import Access, TokenService
 
 # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
 NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags)/(?P<object>[^/]+)")
+_ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<object>[^/]+)")
 # https://www.rfc-editor.org/rfc/rfc9110#section-14.1.1
 _RANGE = re.compile(r"bytes=(?:(?P<first>\d+)-(?P<last>\d*)|-(?P<suffix>\d+))")
 
@@ -56,8 +55,10 @@ class Api:
     Args:
         repositories: What there is, by name; it may change while it is served.
         lock: Held while anything in ``repositories`` is read or changed.
-        tokens: Grants and checks tokens; None where anyone may read.
+        access: Decides who may read; None where anyone may.
+        tokens: Gives tokens at ``/token``, or None.
         page_size: The most names in one answer, or None.
+        referrers: Whether there is the API that lists referrers.
     """
 
     def __init__(
@@ -65,28 +66,27 @@ class Api:
         repositories: dict[str, Repository],
         lock: threading.RLock,
         *,
+        access: Access | None,
         tokens: TokenService | None,
         page_size: int | None,
+        referrers: bool,
     ) -> None:
         self._repositories = repositories
         self._lock = lock
+        self._access = access
         self._tokens = tokens
         self._page_size = page_size
+        self._referrers_api = referrers
 
-    def respond(self, request: Request, origin: str) -> Response:
-        """Return the answer.
-
-        Args:
-            request: What is asked for.
-            origin: Where the token service is, such as ``http://127.0.0.1:40123``.
-        """
+    def respond(self, request: Request) -> Response:
+        """Return the answer."""
         try:
-            response = self._route(request, origin)
+            response = self._route(request)
         except _Refusal as refusal:
             response = refusal.response
         return response.with_header("Docker-Distribution-Api-Version", "registry/2.0")
 
-    def _route(self, request: Request, origin: str) -> Response:
+    def _route(self, request: Request) -> Response:
         if self._tokens is not None and request.path == "/token":
             return self._token(self._tokens, request)
         if request.path == "/v2":
@@ -94,7 +94,7 @@ class Api:
         if not request.path.startswith("/v2/"):
             raise _Refusal(404, "UNSUPPORTED", "there is nothing here but /v2/")
         match = _ROUTE.fullmatch(request.path)
-        self._authorize(request, match["name"] if match else "", origin)
+        self._authorize(request, match["name"] if match else "")
         if request.method not in {"GET", "HEAD"}:
             raise _Refusal(405, "UNSUPPORTED", "this registry is only read", [("Allow", "GET, HEAD")])
         if request.path == "/v2/":
@@ -111,31 +111,25 @@ class Api:
                 if match["object"] != "list":
                     raise _Refusal(404, "UNSUPPORTED", "no such path in this registry")
                 return self._tags(request, match["name"], repository)
+            if match["kind"] == "referrers":
+                return self._referrers(request, repository or Repository(), match["object"])
             if match["kind"] == "blobs":
                 return _blob(request, repository or Repository(), match["object"])
             return _manifest(request, repository or Repository(), match["object"])
 
     def _token(self, tokens: TokenService, request: Request) -> Response:
-        query = parse_qs(request.query)
-        if query.get("service", [_SERVICE]) != [_SERVICE]:
-            raise _Refusal(400, "UNSUPPORTED", f"tokens are given for the service {_SERVICE} alone")
-        scopes = [scope for value in query.get("scope", ()) for scope in value.split()]
-        token = tokens.grant(scopes)
-        return _json({"token": token, "access_token": token, "expires_in": int(tokens.lifetime)})
+        try:
+            return _json(tokens.reply(request))
+        except Refused as refused:
+            raise _Refusal(refused.status, refused.code, refused.message) from refused
 
-    def _authorize(self, request: Request, repository: str, origin: str) -> None:
-        if self._tokens is None:
-            return
+    def _authorize(self, request: Request, repository: str) -> None:
         scope = f"repository:{repository}:pull" if repository else ""
         if request.path == "/v2/_catalog":
             scope = "registry:catalog:*"
-        error = self._tokens.refusal(request.headers.get("Authorization"), scope)
-        if error is None:
-            return
-        # https://distribution.github.io/distribution/spec/auth/token/
-        parameters = {"realm": f"{origin}/token", "service": _SERVICE, "scope": scope, "error": error}
-        challenge = "Bearer " + ",".join(f'{name}="{value}"' for name, value in parameters.items() if value)
-        raise _Refusal(401, "UNAUTHORIZED", "authentication required", [("WWW-Authenticate", challenge)])
+        challenge = None if self._access is None else self._access.challenge(request, repository, scope)
+        if challenge is not None:
+            raise _Refusal(401, "UNAUTHORIZED", "authentication required", [("WWW-Authenticate", challenge)])
 
     def _tags(self, request: Request, name: str, repository: Repository | None) -> Response:
         if repository is None:
@@ -147,6 +141,25 @@ class Api:
         with self._lock:
             page, headers = self._page(request, self._repositories)
         return _json({"repositories": page}, headers)
+
+    def _referrers(self, request: Request, repository: Repository, name: str) -> Response:
+        # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-referrers
+        if not self._referrers_api:
+            raise _Refusal(404, "UNSUPPORTED", "no such path in this registry")
+        subject = _parsed(name)
+        if subject is None:
+            raise _Refusal(400, "DIGEST_INVALID", "not a digest")
+        wanted = parse_qs(request.query).get("artifactType", [""])[0]
+        found = {
+            str(digest): fields
+            for digest, (media_type, raw) in repository.manifests.items()
+            if (fields := referrer(digest, media_type, raw, subject)) and wanted in {"", fields.get("artifactType")}
+        }
+        page, headers = self._page(request, found)
+        if wanted:
+            headers.append(("OCI-Filters-Applied", "artifactType"))
+        index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [found[digest] for digest in page]}
+        return _json(index, headers).with_header("Content-Type", media.OCI_INDEX)
 
     def _page(self, request: Request, names: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
         # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags
@@ -164,8 +177,30 @@ class Api:
         page = left[:limit]
         if not page or len(page) == len(left):
             return page, []
-        target = f"{quote(request.path)}?{urlencode({'last': page[-1], 'n': limit})}"
+        kept = {name: values[0] for name, values in query.items() if name not in {"last", "n"}}
+        target = f"{quote(request.path)}?{urlencode({**kept, 'last': page[-1], 'n': limit})}"
         return page, [("Link", f'<{target}>; rel="next"')]
+
+
+def referrer(digest: Digest, media_type: str, raw: memoryview, subject: Digest) -> dict[str, object]:
+    """Return the descriptor under which a manifest is listed as a referrer of ``subject``; empty if it is none.
+
+    https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-referrers
+    """
+    try:
+        fields = json.loads(bytes(raw))
+        if Digest.parse(fields["subject"]["digest"]) != subject:
+            return {}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    listed: dict[str, object] = {"mediaType": media_type, "digest": str(digest), "size": len(raw)}
+    config = fields.get("config")
+    kind = fields.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
+    if kind:
+        listed["artifactType"] = kind
+    if fields.get("annotations"):
+        listed["annotations"] = fields["annotations"]
+    return listed
 
 
 def _manifest(request: Request, repository: Repository, name: str) -> Response:

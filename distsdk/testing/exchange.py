@@ -57,6 +57,9 @@ class Request:
         path: The path, percent-decoded, without the query: ``/v2/library/redis/manifests/7``.
         query: The query as it was sent, without ``?``; empty where there was none.
         headers: The header fields; names match in any case.
+        body: The first 64 KiB of the request's own body, such as the form that asks for a token.
+        connection: Number of the connection it came over, from 0 in the order in which they were opened.
+        sent_before: Bytes of bodies that had been sent over that connection when it came.
         status: The status that was answered; 0 while there is no answer yet.
         body_bytes_sent: Bytes of the answer's body handed to the socket so far. Where the client hung up, up to 1 MiB
             more than it could have taken.
@@ -66,13 +69,33 @@ class Request:
     path: str
     query: str = ""
     headers: Headers = field(factory=Headers, eq=False)
+    body: bytes = field(default=b"", eq=False, repr=False)
+    connection: int = field(default=0, eq=False)
+    sent_before: int = field(default=0, eq=False)
     status: int = 0
+    body_bytes_sent: int = 0
+
+
+@frozen
+class Connection:
+    """One connection as the registry saw it.
+
+    Attributes:
+        number: From 0, in the order in which they were opened.
+        open: Whether it is still there.
+        requests: How many requests came over it since the last `Registry.reset`.
+        body_bytes_sent: Bytes of bodies handed to its socket since then.
+    """
+
+    number: int
+    open: bool
+    requests: int = 0
     body_bytes_sent: int = 0
 
 
 @frozen(eq=False)
 class Pause:
-    """A step of an answer: nothing is sent for a time. Closing the registry ends it.
+    """A step of an answer: nothing is sent for a time. Closing the registry ends it, and so does a client that goes.
 
     Attributes:
         seconds: The longest it lasts.
@@ -92,6 +115,24 @@ class HangUp:
     """
 
     reset: bool = False
+
+
+@frozen
+class Pace:
+    """How fast an answer goes out.
+
+    Attributes:
+        size: Bytes that are sent at once.
+        seconds: From one such piece to the next.
+        headers: Whether status line and header go out so too, and not at once.
+        steady: Whether the first piece waits too, and pieces that come late are made up for, so that the mean is kept;
+            otherwise every pause is at least that long.
+    """
+
+    size: int
+    seconds: float
+    headers: bool = False
+    steady: bool = False
 
 
 Step: TypeAlias = memoryview | Pause | HangUp
@@ -117,15 +158,18 @@ class Response:
         body: What is sent after the header, step by step; a HEAD request gets the header alone.
         length: What ``Content-Length`` says, in bytes; by default the size of the body.
         framing: How the client learns where the body ends: by its length, by chunks, or by the connection's end.
-        hold: A pause before anything is sent.
+            ``"raw"`` sends the body's steps alone, without status line or header, and then ends the connection.
+        hold: What happens before anything is sent.
+        pace: How fast it goes out; as fast as the client takes it by default.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: tuple[Step, ...] = ()
     length: int = field(default=Factory(_own_size, takes_self=True))
-    framing: Literal["length", "chunked", "close"] = "length"
-    hold: Pause | None = None
+    framing: Literal["length", "chunked", "close", "raw"] = "length"
+    hold: Pause | HangUp | None = None
+    pace: Pace | None = None
 
     @property
     def ok(self) -> bool:
@@ -141,10 +185,10 @@ class Response:
         """Return the value of the first header field of that name, or None."""
         return next((value for known, value in self.headers if known.lower() == name.lower()), None)
 
-    def with_header(self, name: str, value: str | None) -> Response:
-        """Return this answer with that header field in place of all of that name; None takes them away."""
+    def with_header(self, name: str, *values: str | None) -> Response:
+        """Return this answer with header fields of these values in place of all of that name; None adds no field."""
         kept = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
-        return evolve(self, headers=kept if value is None else (*kept, (name, value)))
+        return evolve(self, headers=(*kept, *((name, value) for value in values if value is not None)))
 
     def split(self, at: int) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
         """Return the steps up to and after the first ``at`` bytes of the body."""

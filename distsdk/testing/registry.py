@@ -8,6 +8,7 @@ import json
 import mmap
 import re
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -17,10 +18,10 @@ from distsdk.model import media
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.platform import Platform
-from distsdk.testing.api import NAME, TAG, Api, Repository
-from distsdk.testing.exchange import Exchange, Request, Response
+from distsdk.testing.access import Access, Accounts, BasicAccess, BearerAccess, TokenService
+from distsdk.testing.api import NAME, TAG, Api, Repository, referrer
+from distsdk.testing.exchange import Connection, Exchange, Request, Response
 from distsdk.testing.server import Server
-from distsdk.testing.tokens import TokenService
 
 if TYPE_CHECKING:
     import ssl
@@ -57,27 +58,68 @@ class Registry:
     Content may be added, and everything else called, from any thread, before and while it serves.
 
     Args:
-        auth: ``"bearer"`` to serve only who brings a token, which its own ``/token`` gives to anyone for pulling.
+        auth: ``"basic"`` to take a login with each request, ``"bearer"`` to take a token, which its own ``/token``
+            gives for pulling: to anyone, or where ``logins`` says so to who logs in there.
+        logins: Passwords by user. The token service takes them with ``GET`` (Basic) and with the OAuth2 form
+            (``grant_type=password``). A wrong login is refused also where none is needed.
+        private: Found, as a regular expression, in the names of repositories that take one of the logins. By default
+            all do, and ``/v2/`` too.
         token_lifetime: Seconds for which a token is good.
-        page_size: The most tags or repositories in one answer, also where a client asks for more. By default a client
-            that asks for no number gets all.
-        ssl_context: Serve HTTPS with this context, which must have a certificate loaded.
+        token_uses: Requests for which a token is good; by default any number.
+        token_service: Another registry with ``auth="bearer"`` that gives the tokens in place of its own ``/token``; the
+            logins are its own then.
+        page_size: The most tags, repositories or referrers in one answer, also where a client asks for more. By default
+            a client that asks for no number gets all.
+        referrers: Whether it lists referrers; without, `add_artifact` writes the tags that stand in for that.
+        content_of: Another registry whose content it serves and adds to, as its mirror or CDN does.
+        ssl_context: Serve HTTPS with this context, such as `Authority.server_context` gives.
+
+    Raises:
+        ValueError: The arguments contradict each other.
     """
 
     def __init__(
         self,
         *,
-        auth: Literal["bearer"] | None = None,
+        auth: Literal["basic", "bearer"] | None = None,
+        logins: Mapping[str, str] | None = None,
+        private: str = "",
         token_lifetime: float = 60,
+        token_uses: int | None = None,
+        token_service: Registry | None = None,
         page_size: int | None = None,
+        referrers: bool = True,
+        content_of: Registry | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._tokens = TokenService(token_lifetime) if auth == "bearer" else None
+        if token_service is not None and (auth != "bearer" or logins or token_service._tokens is None):
+            raise ValueError('a token service has auth="bearer" and the logins, and who takes its tokens auth="bearer"')
+        if logins and auth is None:
+            raise ValueError('logins are for auth="basic" or auth="bearer": say which')
+        if auth == "basic" and not logins:
+            raise ValueError('auth="basic" takes logins={"user": "password"}')
+        accounts = Accounts(logins or {}, re.compile(private) if logins else None)
+        self._tokens: TokenService | None = None
+        access: Access | None = None
+        if auth == "basic":
+            access = BasicAccess(accounts)
+        elif auth == "bearer":
+            service = token_service or self
+            self._tokens = service._tokens or TokenService(accounts, token_lifetime, token_uses)
+            access = BearerAccess(self._tokens, lambda: service.url)
         self._ssl_context = ssl_context
         self._server: Server | None = None
-        self._lock = threading.RLock()
-        self._repositories: dict[str, Repository] = {}
-        self._api = Api(self._repositories, self._lock, tokens=self._tokens, page_size=page_size)
+        self._lock: threading.RLock = threading.RLock() if content_of is None else content_of._lock
+        self._repositories: dict[str, Repository] = {} if content_of is None else content_of._repositories
+        self._referrers_api = referrers
+        self._api = Api(
+            self._repositories,
+            self._lock,
+            access=access,
+            tokens=None if token_service else self._tokens,
+            page_size=page_size,
+            referrers=referrers,
+        )
         self._rules: list[_Rule] = []
         self._exchanges: list[Exchange] = []
 
@@ -257,6 +299,68 @@ class Registry:
         }
         return self.add_manifest(repository, fields, media_type, tags=() if tag is None else (tag,))
 
+    def add_artifact(
+        self,
+        repository: str,
+        tag: str | None = None,
+        *,
+        artifact_type: str,
+        files: Mapping[str, Content] | None = None,
+        subject: Descriptor | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Descriptor:
+        """Put an artifact into a repository: files under an OCI manifest without a configuration.
+
+        Args:
+            repository: Its name, ``library/redis``.
+            tag: A tag that names it from now on.
+            artifact_type: Its media type, such as ``application/spdx+json``.
+            files: The layers by title.
+            subject: What it belongs to: it is listed among the referrers of that. Where the registry does not list
+                referrers, the tag ``sha256-…`` of the subject gets an index that does, as clients write it then.
+            annotations: Of the manifest; the listing of referrers shows them too.
+
+        Returns:
+            What refers to the manifest, with its artifact type and annotations.
+
+        Raises:
+            ValueError: A name is malformed.
+        """
+        layers = [
+            evolve(self.add_blob(repository, data), annotations={"org.opencontainers.image.title": title})
+            for title, data in (files or {}).items()
+        ]
+        # https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md#guidelines-for-artifact-usage
+        empty = self.add_blob(repository, b"{}", media_type=media.OCI_EMPTY)
+        manifest: dict[str, object] = {
+            "schemaVersion": 2,
+            "mediaType": media.OCI_MANIFEST,
+            "artifactType": artifact_type,
+            "config": empty.to_fields(),
+            "layers": [layer.to_fields() for layer in layers or [empty]],
+        }
+        if subject is not None:
+            manifest["subject"] = {
+                "mediaType": subject.media_type,
+                "digest": str(subject.digest),
+                "size": subject.size,
+            }
+        if annotations:
+            manifest["annotations"] = dict(annotations)
+        added = self.add_manifest(repository, manifest, media.OCI_MANIFEST, tags=() if tag is None else (tag,))
+        if subject is not None and not self._referrers_api:
+            self._write_fallback(repository, subject.digest)
+        return evolve(added, artifact_type=artifact_type, annotations=annotations or {})
+
+    def _write_fallback(self, repository: str, subject: Digest) -> None:
+        # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#referrers-tag-schema
+        with self._lock:
+            manifests = self._repository(repository).manifests.items()
+            found = [fields for digest, (kind, raw) in manifests if (fields := referrer(digest, kind, raw, subject))]
+            index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": found}
+            tag = f"{subject.algorithm}-{subject.hex[:64]}"
+            self.add_manifest(repository, index, media.OCI_INDEX, tags=(tag,))
+
     def _add_view(self, repository: str, view: memoryview, media_type: str) -> Descriptor:
         digest = _digest(view)
         with self._lock:
@@ -294,8 +398,26 @@ class Registry:
         with self._lock:
             self._rules.clear()
 
+    # Tokens
+
+    def identity_token(self, user: str) -> str:
+        """Return a new identity token, which the token service takes in the place of the user's login.
+
+        It is what a client sends with ``grant_type=refresh_token``, and what a credential store keeps under the user
+        ``<token>``.
+
+        Args:
+            user: One of the ``logins``.
+
+        Raises:
+            ValueError: There is no such user, or no token service.
+        """
+        if self._tokens is None or user not in self._tokens.accounts.passwords:
+            raise ValueError(f'identity tokens are for users of auth="bearer" with logins; {user!r} is none')
+        return self._tokens.identity_token(user)
+
     def expire_tokens(self) -> None:
-        """Make every token given out so far worthless."""
+        """Make every token given out so far worthless; identity tokens stay good."""
         if self._tokens is not None:
             self._tokens.expire()
 
@@ -314,6 +436,28 @@ class Registry:
         with self._lock:
             return sum(exchange.sent for exchange in self._exchanges)
 
+    @property
+    def authorizations(self) -> list[str]:
+        """The ``Authorization`` fields that came since the start or the last `reset`, in order, as they were sent."""
+        return [request.headers["Authorization"] for request in self.requests if "Authorization" in request.headers]
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that were open at some time since the start or the last `reset`, with what they carried."""
+        requests, sent = Counter[int](), Counter[int]()
+        for request in self.requests:
+            requests[request.connection] += 1
+            sent[request.connection] += request.body_bytes_sent
+        return [
+            evolve(known, requests=requests[known.number], body_bytes_sent=sent[known.number])
+            for known in ([] if self._server is None else self._server.connections())
+        ]
+
+    @property
+    def most_open(self) -> int:
+        """The most connections that were open at once since the start or the last `reset`."""
+        return 0 if self._server is None else self._server.most_open
+
     def count(self, method: str | None = None, path: str = "") -> int:
         """Return how many requests came.
 
@@ -321,14 +465,27 @@ class Registry:
             method: Only those of this method.
             path: Only those in whose path this regular expression is found.
         """
-        return sum(
-            method in {None, request.method} and re.search(path, request.path) is not None for request in self.requests
-        )
+        return len(self._matching(method, path))
+
+    def count_bytes(self, method: str | None = None, path: str = "") -> int:
+        """Return how many bytes of bodies were sent in answer to some of the requests.
+
+        Args:
+            method: Only those of this method.
+            path: Only those in whose path this regular expression is found.
+        """
+        return sum(request.body_bytes_sent for request in self._matching(method, path))
+
+    def _matching(self, method: str | None, path: str) -> list[Request]:
+        wanted = re.compile(path)
+        return [r for r in self.requests if method in {None, r.method} and wanted.search(r.path)]
 
     def reset(self) -> None:
-        """Forget the requests so far. Content, faults and tokens stay."""
+        """Forget the requests and the connections that have ended so far. Content, faults and tokens stay."""
         with self._lock:
             self._exchanges.clear()
+        if self._server is not None:
+            self._server.forget()
 
     # How it answers
 
@@ -341,7 +498,7 @@ class Registry:
 
     def _through(self, rules: tuple[_Rule, ...], request: Request) -> Response:
         if not rules:
-            return self._api.respond(request, self.url)
+            return self._api.respond(request)
         rule, later = rules[0], rules[1:]
         if rule.method not in {None, request.method} or not rule.path.search(request.path) or not self._take(rule):
             return self._through(later, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import socketserver
@@ -15,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
-from distsdk.testing.exchange import Exchange, HangUp, Headers, Pause, Request, Response
+from distsdk.testing.exchange import Connection, Exchange, HangUp, Headers, Pace, Pause, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 _PIECE = 1024 * 1024
 #: Bodies up to this many bytes go out in one write with their header.
 _JOINED = 64 * 1024
-#: Seconds between looks at the events that may end a pause.
+#: Bytes of a request's own body that are kept.
+_KEPT = 64 * 1024
+#: Seconds between looks at what may end a pause.
 _TICK = 0.02
+#: Seconds that a steady pace makes up for when it has fallen behind, be it that this thread or the client was late.
+_SLACK = 0.25
 #: Seconds that the accepting thread may take to notice that the server is being closed.
 _POLL = 0.01
 
@@ -47,8 +52,12 @@ class Server(ThreadingHTTPServer):
     ) -> None:
         self.answer = answer
         self.closing = threading.Event()
+        self.most_open = 0
         self._ssl_context = ssl_context
-        self._connections: set[socket.socket] = set()
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, int] = {}
+        self._ended: list[int] = []
         super().__init__(("127.0.0.1", 0), _Handler)
         self._thread = threading.Thread(target=self.serve_forever, args=(_POLL,), name="distsdk-registry", daemon=True)
         self._thread.start()
@@ -63,12 +72,33 @@ class Server(ThreadingHTTPServer):
         connection, address = super().get_request()
         if self._ssl_context is not None:
             connection = self._ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        self._connections.add(connection)
+        with self._lock:
+            self._open[connection] = next(self._numbers)
+            self.most_open = max(self.most_open, len(self._open))
         return connection, address
+
+    def number(self, connection: socket.socket) -> int:
+        """Return the number of an open connection."""
+        with self._lock:
+            return self._open[connection]
+
+    def connections(self) -> list[Connection]:
+        """Return what there are and were since the last `forget`, in order, without counts."""
+        with self._lock:
+            ended = [Connection(number, open=False) for number in self._ended]
+            there = [Connection(number, open=True) for number in self._open.values()]
+            return sorted([*ended, *there], key=lambda connection: connection.number)
+
+    def forget(self) -> None:
+        """Forget the connections that have ended, and how many were open at once."""
+        with self._lock:
+            self._ended.clear()
+            self.most_open = len(self._open)
 
     def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
         """End a connection."""
-        self._connections.discard(cast("socket.socket", request))
+        with self._lock:
+            self._ended.append(self._open.pop(cast("socket.socket", request)))
         super().shutdown_request(request)
 
     def stop(self) -> None:
@@ -77,7 +107,9 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         self._thread.join()
-        for connection in tuple(self._connections):
+        with self._lock:
+            left = tuple(self._open)
+        for connection in left:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -90,6 +122,13 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     connection: socket.socket
 
+    def setup(self) -> None:
+        super().setup()
+        self._number = self.server.number(self.connection)
+        self._sent = 0
+        self._pace: Pace | None = None
+        self._due = 0.0
+
     def handle(self) -> None:
         # A client may go away or fail the handshake at any time; that is nothing to report.
         with contextlib.suppress(ConnectionError, ssl.SSLError):
@@ -99,26 +138,63 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: requests are kept, not logged."""
 
     def _serve(self) -> None:
-        self._drop_body()
+        body = self._read_body()
         path, _, query = self.path.partition("?")
-        request = Request(self.command, unquote(path), query, Headers(self.headers.items()))
+        headers = Headers(self.headers.items())
+        request = Request(
+            self.command, unquote(path), query, headers, body, connection=self._number, sent_before=self._sent
+        )
         exchange, response = self.server.answer(request)
-        if response.hold is not None:
-            self._wait(response.hold)
+        if isinstance(response.hold, Pause):
+            self._wait(response.hold.seconds, response.hold.event)
+        elif response.hold is not None:
+            self._hang_up(response.hold)
+        self._pace, self._due = response.pace, time.monotonic()
         self._send(exchange, response)
+        self._sent += exchange.sent
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve
 
-    def _drop_body(self) -> None:
+    def _read_body(self) -> bytes:
+        if "Transfer-Encoding" in self.headers:
+            return self._read_chunks()
         length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers or not length.isdecimal():
+        if not length.isdecimal():
             self.close_connection = True
-            return
-        left = int(length)
+            return b""
+        return self._read_piece(int(length), _KEPT)
+
+    def _read_chunks(self) -> bytes:
+        # https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+        kept = b""
+        while True:
+            try:
+                size = int(self.rfile.readline(_KEPT).partition(b";")[0], 16)
+            except ValueError:
+                self.close_connection = True
+                return kept
+            if size <= 0:
+                break
+            kept += self._read_piece(size, _KEPT - len(kept))
+            self.rfile.readline(_KEPT)
+        while self.rfile.readline(_KEPT).strip():
+            pass  # fields after the last chunk
+        return kept
+
+    def _read_piece(self, size: int, keep: int) -> bytes:
+        """Read so many bytes, and return the first of them."""
+        kept = self.rfile.read(min(size, keep))
+        left = size - len(kept)
         while left > 0 and (got := len(self.rfile.read(min(left, _PIECE)))):
             left -= got
+        return kept
 
     def _send(self, exchange: Exchange, response: Response) -> None:
+        exchange.status = response.status
+        if response.framing == "raw":
+            self.close_connection = True
+            self._send_body(exchange, response, b"")
+            return
         bodiless = exchange.request.method == "HEAD" or response.status in {204, 304}
         length = response.header("Content-Length") or str(response.length)
         lines = [f"HTTP/1.1 {response.status} {_phrase(response.status)}", f"Date: {self.date_time_string()}"]
@@ -133,7 +209,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             lines.append("Connection: close")
         head = "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
-        exchange.status = response.status
+        if self._pace is not None and self._pace.headers:
+            for start in range(0, len(head), self._pace.size):
+                piece = head[start : start + self._pace.size]
+                self._take_turn(len(piece))
+                self.connection.sendall(piece)
+            head = b""
         if bodiless:
             self.connection.sendall(head)
         else:
@@ -141,10 +222,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, exchange: Exchange, response: Response, head: bytes) -> None:
         chunked = response.framing == "chunked"
+        size = _PIECE if self._pace is None else min(self._pace.size, _PIECE)
         for step in response.body:
             if isinstance(step, memoryview):
-                for start in range(0, len(step), _PIECE):
-                    piece = step[start : start + _PIECE]
+                for start in range(0, len(step), size):
+                    piece = step[start : start + size]
+                    self._take_turn(len(piece))
                     if chunked:
                         head += b"%x\r\n" % len(piece)
                     # Counted first: a client that has read a byte must find it counted.
@@ -161,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.sendall(head)
                 head = b""
             if isinstance(step, Pause):
-                self._wait(step)
+                self._wait(step.seconds, step.event)
             else:
                 self._hang_up(step)
         if chunked:
@@ -169,11 +252,32 @@ class _Handler(BaseHTTPRequestHandler):
         if head:
             self.connection.sendall(head)
 
-    def _wait(self, pause: Pause) -> None:
-        end = time.monotonic() + pause.seconds
-        while (left := end - time.monotonic()) > 0 and not (pause.event and pause.event.is_set()):
-            if self.server.closing.wait(min(left, _TICK if pause.event else threading.TIMEOUT_MAX)):
+    def _take_turn(self, size: int) -> None:
+        """Wait until so many bytes may be sent."""
+        pace = self._pace
+        if pace is None:
+            return
+        now = time.monotonic()
+        if pace.steady:
+            self._due = max(self._due, now - _SLACK) + pace.seconds * size / pace.size
+        self._wait(self._due - now)
+        if not pace.steady:
+            self._due = time.monotonic() + pace.seconds
+
+    def _wait(self, seconds: float, event: threading.Event | None = None) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not (event and event.is_set()):
+            if self.server.closing.wait(min(left, _TICK)):
                 raise ConnectionAbortedError("the registry is being closed")
+            if left > _TICK and self._left_alone():
+                raise ConnectionAbortedError("the client has gone")
+
+    def _left_alone(self) -> bool:
+        try:
+            # Of the plain socket also under TLS, where only the end of the connection is looked for.
+            return socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
 
     def _hang_up(self, step: HangUp) -> None:
         if step.reset:

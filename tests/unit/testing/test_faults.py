@@ -1,34 +1,53 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
+import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from distsdk.testing import (
+    Challenge,
     Cut,
+    Drip,
+    EndlessPages,
+    Gzip,
     Header,
     IgnoreRange,
+    JsonFields,
+    Link,
     Long,
     NoContentLength,
+    RateLimit,
+    Raw,
     Redirect,
+    RefuseAuthorization,
+    RefuseRange,
     Registry,
     Request,
     Response,
     Short,
     Stall,
     Status,
+    Throttle,
+    UrlExpires,
     WrongBytes,
     WrongDigestHeader,
     WrongLength,
+    WrongRange,
+    WrongStatus,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from distsdk.testing import Fault
 
 DATA = bytes(range(250)) * 4
 
@@ -338,3 +357,370 @@ def test_anyone_can_write_a_fault(registry: Registry) -> None:
     registry.fault(Swap(), path="/tags/list")
     with asked(registry, "/v2/x/tags/list", **{"X-Asked": "yes"}) as answer:
         assert answer.read() == b'{"repositories":["x"]}'
+
+
+def one_connection(registry: Registry, path: str, times: int) -> list[bytes | None]:
+    """Ask so often over one connection; return each body, None where it or its status did not come whole."""
+    connection = http.client.HTTPConnection(registry.host, timeout=5)
+    connection.connect()
+    connection.auto_open = False
+    got: list[bytes | None] = []
+    try:
+        for _ in range(times):
+            try:
+                connection.request("GET", path)
+                got.append(connection.getresponse().read())
+            except (http.client.IncompleteRead, http.client.NotConnected, ConnectionError):
+                got.append(None)
+        return got
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_cut_may_come_before_the_status(registry: Registry, reset: bool) -> None:
+    """Nothing is answered at all: the connection ends, in order or with a reset."""
+    registry.fault(Cut(after=None, reset=reset), path="/blobs/")
+    expected = ConnectionResetError if reset else http.client.RemoteDisconnected
+    with pytest.raises(expected) as caught, asked(registry, blob_path(registry)):
+        pass
+    assert expected is type(caught.value)
+
+
+def test_a_cut_may_count_the_whole_connection(registry: Registry) -> None:
+    """Each connection carries so many bytes of bodies, be it in one answer or in several."""
+    registry.fault(Cut(after=2500, connection=True))
+    for _ in range(2):
+        assert [DATA, DATA, None] == one_connection(registry, blob_path(registry), 3)
+    assert [1000, 1000, 500] * 2 == [request.body_bytes_sent for request in registry.requests]
+    assert [2500, 2500] == [connection.body_bytes_sent for connection in registry.connections]
+
+
+def test_a_body_may_be_without_end(registry: Registry) -> None:
+    """An answer of a terabyte takes neither memory nor time before it is read."""
+    registry.fault(Long(10**12), path="/blobs/")
+    with asked(registry, blob_path(registry)) as answer:
+        assert str(1000 + 10**12) == answer.headers["Content-Length"]
+        assert DATA + bytes(3_000_000) == answer.read(3_001_000)
+
+
+@pytest.mark.parametrize(
+    ("fault", "content_range", "first", "last"),
+    [
+        (WrongRange(first=7, last=7), "bytes 107-206/1000", 107, 206),
+        (WrongRange(first=7, last=7, said=False), "bytes 100-199/1000", 107, 206),
+        (WrongRange(first=7, last=7, sent=False), "bytes 107-206/1000", 100, 199),
+        (WrongRange(first=-7), "bytes 93-199/1000", 93, 199),
+        (WrongRange(first=-700), "bytes 0-199/1000", 0, 199),
+        (WrongRange(last=-1), "bytes 100-198/1000", 100, 198),
+        (WrongRange(last=1, said=False), "bytes 100-199/1000", 100, 200),
+        (WrongRange(last=5000), "bytes 100-999/1000", 100, 999),
+        (WrongRange(first=200), "bytes 300-199/1000", 300, 299),
+        (WrongRange(total=1), "bytes 100-199/1001", 100, 199),
+        (WrongRange(total=-900), "bytes 100-199/100", 100, 199),
+    ],
+)
+def test_a_range_can_be_another_one(
+    registry: Registry, fault: Fault, content_range: str, first: int, last: int
+) -> None:
+    """The body, what `Content-Range` says of it, and the total can be wrong, each for itself; the length is right."""
+    registry.fault(fault, path="/blobs/")
+    with asked(registry, blob_path(registry), Range="bytes=100-199") as answer:
+        assert (206, content_range) == (answer.status, answer.headers["Content-Range"])
+        assert str(last + 1 - first) == answer.headers["Content-Length"]
+        assert DATA[first : last + 1] == answer.read()
+
+
+def test_a_range_is_wrong_only_where_it_was_right(registry: Registry) -> None:
+    """An open range is met too; the whole, HEAD, and a range that is not there stay as they are."""
+    registry.fault(WrongRange(first=1), path="/blobs/", times=1)
+    with asked(registry, blob_path(registry)) as answer:
+        assert (200, DATA) == (answer.status, answer.read())
+    with asked(registry, blob_path(registry), "HEAD", Range="bytes=0-9") as answer:
+        assert 200 == answer.status
+    with asked(registry, blob_path(registry), Range="bytes=1000-") as answer:
+        assert (416, "bytes */1000") == (answer.status, answer.headers["Content-Range"])
+    with asked(registry, blob_path(registry), Range="bytes=990-") as answer:
+        assert (206, DATA[991:]) == (answer.status, answer.read())
+
+
+def test_a_wrong_range_is_sent_as_other_faults_say(registry: Registry) -> None:
+    """Faults combine: it may come in chunks, and be cut."""
+    registry.fault(WrongRange(first=1), path="/blobs/")
+    registry.fault(NoContentLength(chunked=True), path="/blobs/")
+    with asked(registry, blob_path(registry), Range="bytes=5-9") as answer:
+        assert (206, "chunked") == (answer.status, answer.headers["Transfer-Encoding"])
+        assert DATA[6:10] == answer.read()
+
+
+@pytest.mark.parametrize(
+    ("fault", "statuses"),
+    [(RefuseRange(), [200, 416, 416]), (RefuseRange(closed=False), [200, 206, 416])],
+)
+def test_ranges_can_be_refused(registry: Registry, fault: Fault, statuses: list[int]) -> None:
+    """All, or open ones alone, get 416; the whole can still be had."""
+    registry.fault(fault)
+    got = []
+    for headers in ({}, {"Range": "bytes=5-9"}, {"Range": "bytes=5-"}):
+        with asked(registry, blob_path(registry), **headers) as answer:
+            got.append(answer.status)
+    assert statuses == got
+
+
+def test_a_status_can_be_the_only_lie(registry: Registry) -> None:
+    """A range comes with 200, the whole with 206; a refusal stays."""
+    registry.fault(WrongStatus(200))
+    with asked(registry, blob_path(registry), Range="bytes=5-9") as answer:
+        assert (200, "bytes 5-9/1000", DATA[5:10]) == (answer.status, answer.headers["Content-Range"], answer.read())
+    registry.clear_faults()
+    registry.fault(WrongStatus(206))
+    with asked(registry, blob_path(registry)) as answer:
+        assert (206, None, DATA) == (answer.status, answer.headers["Content-Range"], answer.read())
+    with asked(registry, "/v2/x/manifests/none") as answer:
+        assert 404 == answer.status
+
+
+def test_a_body_can_be_compressed_unasked(registry: Registry) -> None:
+    """The header says gzip, the length is that of what is sent, and it unpacks to the right bytes."""
+    registry.fault(Gzip(), path="/blobs/")
+    with asked(registry, blob_path(registry), **{"Accept-Encoding": "identity"}) as answer:
+        body = answer.read()
+        assert ("gzip", str(len(body))) == (answer.headers["Content-Encoding"], answer.headers["Content-Length"])
+    assert DATA == gzip.decompress(body)
+    with asked(registry, blob_path(registry).replace("sha256", "sha512")) as answer:
+        assert (400, None) == (answer.status, answer.headers["Content-Encoding"])
+
+
+def test_header_fields_can_be_many(registry: Registry) -> None:
+    """One name comes as often as it is told, beside what the registry says or in its place, and may be huge."""
+    registry.fault(Header("X-Many", "y" * 1000, count=5000), path="/manifests/")
+    registry.fault(Header("Docker-Content-Digest", "sha256:0", add=True), path="/manifests/")
+    registry.fault(Header("X-Huge", "z" * 1_000_000), path="/blobs/")
+    host, port = registry.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"GET /v2/x/manifests/1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head = b"".join(iter(lambda: connection.recv(1 << 20), b"")).partition(b"\r\n\r\n")[0]
+    lines = head.split(b"\r\n")
+    assert 5000 == lines.count(b"X-Many: " + b"y" * 1000)
+    digests = [line for line in lines if line.startswith(b"Docker-Content-Digest: ")]
+    assert (2, b"Docker-Content-Digest: sha256:0") == (len(digests), digests[1])
+    with pytest.raises(http.client.LineTooLong), asked(registry, blob_path(registry)):
+        pass
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\n\nx"])
+def test_an_answer_need_not_be_http(registry: Registry, data: bytes) -> None:
+    """Exactly these bytes come, and the connection ends."""
+    registry.fault(Raw(data), path="/blobs/")
+    assert data == raw(registry, blob_path(registry))
+    assert [200 if b"200" in data else 0] == [request.status for request in registry.requests]
+
+
+def arrivals(registry: Registry, path: str) -> list[tuple[float, bytes]]:
+    """What arrives, with the seconds since it was asked for."""
+    host, port = registry.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        begin = time.monotonic()
+        return [(time.monotonic() - begin, data) for data in iter(lambda: connection.recv(65536), b"")]
+
+
+@pytest.mark.parametrize("headers", [False, True])
+def test_an_answer_can_drip(registry: Registry, headers: bool) -> None:
+    """Never more than so many bytes come in so many seconds, of the body or of the header too."""
+    registry.add_manifest("drop", b"0123456789", "text/plain", tags=["1"])
+    registry.fault(Drip(size=50 if headers else 2, seconds=0.02, headers=headers))
+    got = arrivals(registry, "/v2/drop/manifests/1")
+    text = b"".join(data for _, data in got)
+    assert b"0123456789" == text.partition(b"\r\n\r\n")[2]
+    counted = len(text) if headers else 10
+    pieces = -(-counted // (50 if headers else 2))
+    assert got[-1][0] >= (pieces - 1) * 0.02
+    assert b"\r\n\r\n" not in got[0][1] if headers else b"\r\n\r\n" in got[0][1]
+
+
+def throttled(registry: Registry, path: str, times: int = 1) -> float:
+    """Seconds that it takes to read a body so often over one connection."""
+    begin = time.monotonic()
+    assert None not in one_connection(registry, path, times)
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("rate", [2_000_000, 20_000_000])
+def test_a_throttled_connection_keeps_its_rate(registry: Registry, rate: int) -> None:
+    """Half a second's worth of bytes takes half a second: in one answer, in several, and on several connections."""
+    registry.fault(Throttle(rate))
+    half, quarter = (registry.add_blob("x", bytes(rate // part)) for part in (2, 4))
+    with ThreadPoolExecutor(3) as pool:
+        whole = [pool.submit(throttled, registry, f"/v2/x/blobs/{half.digest}") for _ in range(2)]
+        parts = pool.submit(throttled, registry, f"/v2/x/blobs/{quarter.digest}", 2)
+        took = [task.result() for task in (*whole, parts)]
+    # Never faster; a machine under load may make one of them slower, which is not this server's doing.
+    assert min(took) >= 0.49
+    assert min(took) < 0.75
+
+
+def test_a_client_that_goes_ends_its_connection(registry: Registry) -> None:
+    """A stalled answer does not keep a connection that the client has closed."""
+    registry.fault(Stall(after=10), path="/blobs/")
+    with asked(registry, blob_path(registry)) as answer:
+        answer.read(10)
+        assert [True] == [connection.open for connection in registry.connections]
+    end = time.monotonic() + 2
+    while registry.connections[0].open and time.monotonic() < end:
+        time.sleep(0.01)
+    assert [False] == [connection.open for connection in registry.connections]
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("to", "location"),
+    [
+        ("{path}", "/v2/x/tags/list?n=1"),
+        ("file:///etc/passwd", "file:///etc/passwd"),
+        ("http://user:secret@127.0.0.1{path}", "http://user:secret@127.0.0.1/v2/x/tags/list?n=1"),
+        (None, None),
+    ],
+)
+def test_a_redirect_can_lead_anywhere(registry: Registry, code: int, to: str | None, location: str | None) -> None:
+    """To itself, to another scheme, with a login in it, or nowhere, with any status."""
+    registry.fault(Redirect(to, code))
+    with asked(registry, "/v2/x/tags/list?n=1") as answer:
+        assert (code, location) == (answer.status, answer.headers["Location"])
+
+
+def test_redirects_can_be_many(registry: Registry) -> None:
+    """A loop that acts so often is a chain of that length."""
+    registry.fault(Redirect("{path}"), times=3)
+    assert [307, 307, 307, 200] == statuses(registry, "/v2/x/manifests/1", 4)
+
+
+def test_signed_urls_expire(registry: Registry) -> None:
+    """A CDN with the registry's content serves each URL once, and none with an Authorization header."""
+    with Registry(content_of=registry) as cdn:
+        cdn.fault(RefuseAuthorization())
+        cdn.fault(UrlExpires(after=1))
+        registry.fault(Redirect(cdn.url + "{path}?signature={unique}"), path="/blobs/")
+        targets = []
+        for _ in range(2):
+            with asked(registry, blob_path(registry), Authorization="Bearer token") as answer:
+                targets.append(answer.headers["Location"].removeprefix(cdn.url))
+        assert targets[0].partition("?")[0] == targets[1].partition("?")[0] == blob_path(registry)
+        assert targets[0] != targets[1]
+        with asked(cdn, targets[0], Authorization="Bearer token") as answer:
+            assert (400, True) == (answer.status, b"<Code>InvalidArgument</Code>" in answer.read())
+        with asked(cdn, targets[0]) as answer:
+            assert (200, DATA) == (answer.status, answer.read())
+        with asked(cdn, targets[0]) as answer:
+            assert (403, True) == (answer.status, b"<Code>AccessDenied</Code>" in answer.read())
+        with asked(cdn, targets[1]) as answer:
+            assert (200, DATA) == (answer.status, answer.read())
+        assert ["Bearer token"] == cdn.authorizations
+        assert ["Bearer token"] * 2 == registry.authorizations
+
+
+def test_fields_of_an_answer_can_be_others(registry: Registry) -> None:
+    """Fields are set to any value or left out; what is no object, or refused, stays."""
+    registry.fault(JsonFields({"tags": None, "more": [1]}, without=["name"]))
+    with asked(registry, "/v2/x/tags/list") as answer:
+        body = answer.read()
+        assert str(len(body)) == answer.headers["Content-Length"]
+    assert {"tags": None, "more": [1]} == json.loads(body)
+    with asked(registry, blob_path(registry)) as answer:
+        assert DATA == answer.read()
+    with asked(registry, "/v2/none/tags/list") as answer:
+        assert ["errors"] == list(json.loads(answer.read()))
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (Challenge("Negotiate", "{challenge}"), ["Negotiate", 'Bearer realm="{url}/token",service="S",scope="{s}"']),
+        (Challenge("Digest a=1, {challenge}"), ['Digest a=1, Bearer realm="{url}/token",service="S",scope="{s}"']),
+        (Challenge('Bearer realm="{realm}",service="{service}"'), ['Bearer realm="{url}/token",service="S"']),
+        (Challenge('Bearer realm="{realm}",scope=""'), ['Bearer realm="{url}/token",scope=""']),
+        (Challenge('Bearer scope="{scope},a", x="b,\\"c"'), ['Bearer scope="{s},a", x="b,\\"c"']),
+        (Challenge("Bearer {realm"), ["Bearer {realm"]),
+        (Challenge(), []),
+    ],
+)
+def test_challenges_can_be_odd(fault: Fault, expected: list[str]) -> None:
+    """A 401 carries exactly these fields, in order, made from what the registry would have said."""
+    with Registry(auth="bearer") as registry:
+        registry.fault(fault)
+        with asked(registry, "/v2/x/manifests/1") as answer:
+            got = answer.headers.get_all("WWW-Authenticate", [])
+        with asked(registry, "/token") as answer:
+            assert (200, None) == (answer.status, answer.headers["WWW-Authenticate"])
+        replaced = {"{url}": registry.url, "{s}": "repository:x:pull", '"S"': '"distsdk.testing"'}
+        for name, value in replaced.items():
+            expected = [text.replace(name, value) for text in expected]
+        assert expected == got
+
+
+def test_a_rate_limit_counts_down(registry: Registry) -> None:
+    """GET requests that are served count, HEAD and refusals do not; then 429 comes until the time is over."""
+    registry.fault(RateLimit(2, window=21600, retry_after="Wed, 21 Oct 2099 07:28:00 GMT"), path="/manifests/")
+    got = []
+    for method, name in [("HEAD", "1"), ("GET", "none"), ("GET", "1"), ("GET", "1"), ("GET", "1"), ("HEAD", "1")]:
+        with asked(registry, f"/v2/x/manifests/{name}", method) as answer:
+            assert "2;w=21600" == answer.headers["RateLimit-Limit"]
+            got.append((answer.status, answer.headers["RateLimit-Remaining"], answer.headers["Retry-After"]))
+    assert [
+        (200, "2;w=21600", None),
+        (404, "2;w=21600", None),
+        (200, "1;w=21600", None),
+        (200, "0;w=21600", None),
+        (429, "0;w=21600", "Wed, 21 Oct 2099 07:28:00 GMT"),
+        (200, "0;w=21600", None),
+    ] == got
+
+
+def test_a_rate_limit_starts_over(registry: Registry) -> None:
+    """After its window as much is served again."""
+    registry.fault(RateLimit(1, window=0), path="/manifests/")
+    assert [200, 200] == statuses(registry, "/v2/x/manifests/1", 2)
+
+
+def links(registry: Registry, path: str, times: int) -> list[str | None]:
+    """The `Link` field of so many answers."""
+    got = []
+    for _ in range(times):
+        with asked(registry, path) as answer:
+            got.append(answer.headers["Link"])
+    return got
+
+
+@pytest.mark.parametrize(
+    ("value", "first", "last"),
+    [
+        ('<http://other.example{next}>; rel="next"', '<http://other.example{next}>; rel="next"', None),
+        ('<{path}>; rel="next"', '<{path}>; rel="next"', '<{path}>; rel="next"'),
+        ("<<;;", "<<;;", "<<;;"),
+    ],
+)
+def test_pages_can_lead_astray(value: str, first: str, last: str | None) -> None:
+    """A link can be absolute, to another host, to the page itself, or malformed; other answers have none."""
+    with Registry(page_size=2) as registry:
+        registry.add_manifest("x", {}, "text/plain", tags=["a", "b", "c"])
+        registry.fault(Link(value))
+        path = "/v2/x/tags/list?n=2"
+        after = "/v2/x/tags/list?last=b&n=2"
+        assert [first.format(next=after, path=path)] == links(registry, path, 1)
+        assert [last and last.format(next="", path=after)] == links(registry, after, 1)
+        assert [None, None] == links(registry, "/v2/x/manifests/a", 1) + links(registry, "/v2/none/tags/list", 1)
+
+
+@pytest.mark.parametrize(("path", "key"), [("/v2/x/tags/list", "tags"), ("/v2/_catalog", "repositories")])
+def test_pages_can_be_endless(registry: Registry, path: str, key: str) -> None:
+    """Each page leads to one with other names, in order."""
+    registry.fault(EndlessPages(size=3))
+    seen: list[str] = []
+    for _ in range(4):
+        with asked(registry, path) as answer:
+            seen += json.loads(answer.read())[key]
+            path = answer.headers["Link"].removeprefix("<").partition(">")[0]
+    assert 12 == len(set(seen))
+    assert sorted(seen) == seen
+    with asked(registry, "/v2/none/tags/list") as answer:
+        assert (404, None, ["errors"]) == (answer.status, answer.headers["Link"], list(json.loads(answer.read())))

@@ -6,8 +6,10 @@ import http.client
 import json
 import re
 import threading
+import time
 import urllib.request
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from distsdk.model import media
 from distsdk.model.digest import Digest
 from distsdk.model.platform import Platform
-from distsdk.testing import Headers, Registry
+from distsdk.testing import Headers, Registry, Stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -450,6 +452,169 @@ def test_counts_are_right_at_once_from_many_threads(registry: Registry) -> None:
         thread.join()
     assert errors == []
     assert (registry.count(), registry.bytes_sent) == (160, 160 * blob.size)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [0, 10, 100_000])
+def test_the_body_of_a_request_is_kept(registry: Registry, chunked: bool, size: int) -> None:
+    """Its first 64 KiB are, however it was framed, and the next request on the connection is served."""
+    body = bytes(i % 251 for i in range(size))
+    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    # An iterable goes out in chunks, one for each of its parts.
+    parts = iter([body[:7], body[7:]]) if chunked else body
+    connection.request("POST", "/v2/", parts, {"Content-Type": "text/plain"}, encode_chunked=chunked)
+    connection.getresponse().read()
+    connection.request("GET", "/v2/")
+    assert b"{}" == connection.getresponse().read()
+    connection.close()
+    assert [body[: 64 * 1024], b""] == [request.body for request in registry.requests]
+    assert 1 == len(registry.connections)
+
+
+def test_bytes_are_counted_by_path(registry: Registry) -> None:
+    """Some of the bytes can be asked for, by method and path."""
+    blob = registry.add_blob("x", b"0123456789")
+    registry.add_manifest("x", b"{}", media.OCI_MANIFEST, tags=["1"])
+    for path in (f"blobs/{blob.digest}", f"blobs/{blob.digest}", "manifests/1"):
+        ask(registry, f"/v2/x/{path}")
+    assert (20, 2, 22) == (registry.count_bytes(path="/blobs/"), registry.count_bytes("GET", "1$"), registry.bytes_sent)
+    assert 0 == registry.count_bytes("HEAD")
+
+
+def test_connections_are_counted(registry: Registry) -> None:
+    """Each has a number, what it carried and whether it is open; the most at once are known, until all is forgotten."""
+    blob = registry.add_blob("x", b"0123456789")
+    assert ([], 0) == (registry.connections, registry.most_open)
+    clients = [http.client.HTTPConnection(registry.host, timeout=10) for _ in range(3)]
+    for times, client in enumerate(clients):
+        client.connect()
+        for _ in range(times):
+            client.request("GET", f"/v2/x/blobs/{blob.digest}", headers={"Authorization": f"Basic {times}"})
+            client.getresponse().read()
+    expected = [(0, True, 0, 0), (1, True, 1, 10), (2, True, 2, 20)]
+    assert expected == [(c.number, c.open, c.requests, c.body_bytes_sent) for c in registry.connections]
+    assert [(1, 0), (2, 0), (2, 10)] == [(request.connection, request.sent_before) for request in registry.requests]
+    assert ["Basic 1", "Basic 2", "Basic 2"] == registry.authorizations
+    for client in clients[:2]:
+        client.close()
+    end = time.monotonic() + 5
+    while sum(c.open for c in registry.connections) > 1 and time.monotonic() < end:
+        time.sleep(0.01)
+    ask(registry, "/v2/")
+    assert [False, False, True] == [c.open for c in registry.connections][:3]
+    assert (4, 3) == (len(registry.connections), registry.most_open)
+    registry.reset()
+    kept = [c for c in registry.connections if c.number != 3]  # the last one may not be over yet
+    assert [(2, True, 0, 0)] == [(c.number, c.open, c.requests, c.body_bytes_sent) for c in kept]
+    assert registry.most_open < 3
+    assert [] == registry.authorizations
+    clients[2].close()
+
+
+def test_connections_are_seen_at_once(registry: Registry) -> None:
+    """Eight answers under way are eight open connections."""
+    blob = registry.add_blob("x", b"0123456789")
+    go_on = threading.Event()
+    registry.fault(Stall(after=5, event=go_on))
+    threads = [threading.Thread(target=ask, args=(registry, f"/v2/x/blobs/{blob.digest}")) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 5
+    while registry.bytes_sent < 40 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (8, 40) == (sum(c.open for c in registry.connections), registry.bytes_sent)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert (8, 80) == (registry.most_open, registry.bytes_sent)
+
+
+def test_content_may_be_another_registrys(registry: Registry) -> None:
+    """A mirror has what its upstream has, also what is added later to either, and is asked for itself."""
+    with Registry(content_of=registry) as mirror:
+        blobs = [where.add_blob("x", where.host.encode()) for where in (registry, mirror)]
+        for where in (registry, mirror):
+            assert [200, 200] == [ask(where, f"/v2/x/blobs/{blob.digest}")[0] for blob in blobs]
+    assert (2, 2) == (registry.count(), mirror.count())
+
+
+SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature"
+
+
+def artifacts(registry: Registry) -> tuple[str, dict[str, dict[str, object]]]:
+    """An image with four artifacts, one of them an image in form, and two that do not belong to it; what is listed."""
+    image = registry.add_image("x", "1")
+    other = registry.add_image("x", "2", layers=[b"other"])
+    found = [
+        registry.add_artifact("x", "sbom", artifact_type=SBOM, files={"a.json": b"{}"}, subject=image),
+        registry.add_artifact("x", artifact_type=SIGNATURE, subject=image, annotations={"by": "ann"}),
+        registry.add_artifact("x", artifact_type=SBOM, files={"b.json": b"{}"}, subject=image),
+    ]
+    registry.add_artifact("x", artifact_type=SBOM, subject=other)
+    registry.add_artifact("x", "alone", artifact_type=SBOM)
+    fields = {"config": {"mediaType": "application/x.config"}, "subject": image.to_fields()}
+    plain = registry.add_manifest("x", fields, media.OCI_MANIFEST)
+    listed = {str(descriptor.digest): descriptor.to_fields() for descriptor in found}
+    listed[str(plain.digest)] = {**plain.to_fields(), "artifactType": "application/x.config"}
+    assert (SBOM, {"by": "ann"}) == (found[0].artifact_type, found[1].annotations)
+    return str(image.digest), listed
+
+
+@pytest.mark.parametrize("page_size", [None, 1])
+@pytest.mark.parametrize("kind", ["", SBOM, "application/x.none"])
+def test_referrers_are_listed(kind: str, page_size: int | None) -> None:
+    """An index lists what has the subject, filtered by type on request, in pages that keep the filter."""
+    with Registry(page_size=page_size) as registry:
+        subject, listed = artifacts(registry)
+        path = f"/v2/x/referrers/{subject}" + (f"?artifactType={quote(kind)}" if kind else "")
+        got = []
+        while path:
+            status, headers, body = ask(registry, path)
+            assert (200, media.OCI_INDEX) == (status, headers["Content-Type"])
+            assert ("artifactType" if kind else None) == headers["OCI-Filters-Applied"]
+            index = json.loads(body)
+            assert (2, media.OCI_INDEX) == (index["schemaVersion"], index["mediaType"])
+            assert page_size is None or len(index["manifests"]) <= page_size
+            got += index["manifests"]
+            path = headers.get("Link", "").partition(">")[0].removeprefix("<")
+    wanted = [fields for fields in listed.values() if kind in {"", fields["artifactType"]}]
+    assert sorted(wanted, key=str) == sorted(got, key=str)
+
+
+def test_referrers_of_nothing_are_none(registry: Registry) -> None:
+    """What is not there, in whatever repository, has an empty list; what is no digest is refused."""
+    for name in ("x", "none"):
+        registry.add_blob("x", b"")
+        status, _, body = ask(registry, f"/v2/{name}/referrers/{UNKNOWN}")
+        assert (200, []) == (status, json.loads(body)["manifests"])
+    assert 400 == ask(registry, "/v2/x/referrers/latest")[0]
+
+
+def test_tags_stand_in_for_referrers() -> None:
+    """Without the API it answers 404, and the subject's tag has the index that clients write instead."""
+    with Registry(referrers=False) as registry:
+        subject, listed = artifacts(registry)
+        status, _, _ = ask(registry, f"/v2/x/referrers/{subject}")
+        assert 404 == status
+        status, headers, body = ask(registry, f"/v2/x/manifests/{subject.replace(':', '-')}")
+        assert (200, media.OCI_INDEX) == (status, headers["Content-Type"])
+        # The last one was put there as a manifest alone, which no client would follow with an index.
+        written = list(listed.values())[:3]
+        assert sorted(written, key=str) == sorted(json.loads(body)["manifests"], key=str)
+
+
+def test_an_artifact_is_complete(registry: Registry) -> None:
+    """Its files are layers with titles under an empty configuration; without files the empty blob stands for them."""
+    registry.add_artifact("x", "1", artifact_type=SBOM, files={"a": b"one", "b": b"two"})
+    registry.add_artifact("x", "2", artifact_type=SBOM)
+    manifests = [json.loads(ask(registry, f"/v2/x/manifests/{tag}")[2]) for tag in ("1", "2")]
+    for manifest in manifests:
+        assert (SBOM, media.OCI_EMPTY) == (manifest["artifactType"], manifest["config"]["mediaType"])
+        assert b"{}" == ask(registry, f"/v2/x/blobs/{manifest['config']['digest']}")[2]
+    layers = manifests[0]["layers"]
+    assert ["a", "b"] == [layer["annotations"]["org.opencontainers.image.title"] for layer in layers]
+    assert [b"one", b"two"] == [ask(registry, f"/v2/x/blobs/{layer['digest']}")[2] for layer in layers]
+    assert [manifests[1]["config"]] == manifests[1]["layers"]
 
 
 def test_headers_join_and_hide() -> None:
