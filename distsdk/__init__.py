@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     from distsdk.remotes.base import Remote as Remote
     from distsdk.remotes.base import connect as connect
     from distsdk.remotes.registry import TagList as TagList
+    from distsdk.transport.credentials import Credentials as Credentials
     from distsdk.transport.hosts import Hosts as Hosts
     from distsdk.transport.http import Limits as Limits
     from distsdk.transport.http import Timeouts as Timeouts
     from distsdk.transport.replay import replay as replay
+    from distsdk.transport.retry import Retry as Retry
 
 __version__ = "0.1.0"
 
@@ -80,9 +82,11 @@ _HOMES = {
     "distsdk.model.reference": ("Hint", "Locator", "Object", "Reference"),
     "distsdk.remotes.base": ("Remote", "connect"),
     "distsdk.remotes.registry": ("TagList",),
+    "distsdk.transport.credentials": ("Credentials",),
     "distsdk.transport.hosts": ("Hosts",),
     "distsdk.transport.http": ("Limits", "Timeouts"),
     "distsdk.transport.replay": ("replay",),
+    "distsdk.transport.retry": ("Retry",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

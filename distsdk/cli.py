@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from distsdk.model.descriptor import Descriptor
     from distsdk.model.reference import Locator, Reference
     from distsdk.remotes.base import Remote
+    from distsdk.transport.hosts import Hosts
 
 #: Exit codes by kind of error; the first that fits counts. Anything else is 1.
 EXIT_CODES: tuple[tuple[tuple[type[errors.DistError], ...], int], ...] = (
@@ -123,6 +124,13 @@ def _remember(context: click.Context, option: click.Parameter, value: object) ->
         context.find_root().ensure_object(dict)[option.name] = value
 
 
+class _Authorities(click.Path):
+    """A file, or the word ``system``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        return value if value == "system" else super().convert(value, param, ctx)
+
+
 def _global_options(*, hidden: bool) -> list[click.Parameter]:
     def option(name: str, help: str, **more: Any) -> click.Option:  # noqa: ANN401 - as in click
         variable = f"DISTSDK_{name.strip('-').replace('-', '_').upper()}"
@@ -138,9 +146,16 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
 
     seconds = click.FloatRange(min=0, min_open=True)
     path = click.Path(exists=True, path_type=Path)
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
     return [
         option("--plain-http", "Speak HTTP without TLS to the registry.", is_flag=True),
-        option("--cacert", "PEM file of the certificate authorities that count.", type=path, metavar="FILE"),
+        option(
+            "--cacert",
+            "PEM file of the certificate authorities that count; system for the system's.",
+            type=_Authorities(exists=True, path_type=Path),
+            metavar="FILE",
+        ),
+        option("--hosts-dir", "Folder of hosts.toml folders: mirrors, certificates.", type=folder, metavar="DIR"),
         option("--timeout", "For the whole command.", type=seconds, metavar="SECONDS"),
         option("--read-timeout", "Without a byte; 30 by default.", type=seconds, metavar="SECONDS"),
         option("--debug", "Tell every request on stderr.", is_flag=True),
@@ -183,14 +198,24 @@ def main() -> None:
     """
 
 
-def _connect(locator: Locator) -> Remote:
+def _hosts() -> Hosts:
     from distsdk.transport.hosts import Hosts
+
+    options = click.get_current_context().find_root().ensure_object(dict)
+    return Hosts.from_environment(
+        plain_http=options.get("plain_http"), ca_file=options.get("cacert"), hosts_dir=options.get("hosts_dir")
+    )
+
+
+def _connect(locator: Locator) -> Remote:
     from distsdk.transport.http import Timeouts
 
     options = click.get_current_context().find_root().ensure_object(dict)
-    hosts = Hosts.from_environment(plain_http=options.get("plain_http"), ca_file=options.get("cacert"))
-    timeouts = Timeouts(read=options["read_timeout"]) if "read_timeout" in options else Timeouts()
-    return distsdk.connect(locator, hosts=hosts, timeouts=timeouts)
+    timeouts = Timeouts()
+    # No wait that a registry asks for is begun if it outlasts the command.
+    document = min(timeouts.document, options.get("timeout", timeouts.document))
+    timeouts = Timeouts(read=options.get("read_timeout", timeouts.read), document=document)
+    return distsdk.connect(locator, hosts=_hosts(), timeouts=timeouts)
 
 
 @main.command()
@@ -203,7 +228,10 @@ def _connect(locator: Locator) -> Remote:
     metavar="DIR",
     help="With -: write each object to a file named by its digest, and its digest to stdout.",
 )
-def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None) -> None:
+@click.option(
+    "--connections", type=click.IntRange(1, 64), help="Ranges of one object at once; by default as many as help."
+)
+def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None, connections: int | None) -> None:
     r"""Write an object's bytes to stdout, verified.
 
     \b
@@ -237,13 +265,13 @@ def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None) -> None
             raise click.UsageError("with -, objects are read from stdin, which is closed")
         # Not sys.stdin: at exit the interpreter closes that, and dies where a thread still waits for a line of it.
         lines = io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
-        _fetch_many(_connect(locator), lines, jobs or 4, output)
+        _fetch_many(_connect(locator), lines, jobs or 4, output, connections or 1)
         return
     if "-" in words:
         raise click.UsageError("- goes with a locator, without tag or digest: distsdk fetch LOCATOR -")
     if jobs is not None or output is not None:
         raise click.UsageError("--jobs and --output go with -, which reads objects from stdin")
-    for chunk in _connect(locator).fetch(wanted, *hints).stream():
+    for chunk in _connect(locator).fetch(wanted, *hints).stream(connections=connections):
         _write(chunk)
 
 
@@ -303,6 +331,30 @@ def catalog(host: str, as_json: bool) -> None:
         message = f"what serves {locator.host} lists no repositories"
         raise click.UsageError(message)
     _write_listing(remote.catalog(), as_json=as_json)
+
+
+@main.command()
+@click.argument("locator")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def hosts(locator: str, as_json: bool) -> None:
+    """Write which endpoints would be asked for LOCATOR, in which order, what for, and why.
+
+    Nothing is asked of anybody.
+    """
+    from distsdk.model.reference import Locator
+
+    host = Locator.parse(locator if "/" in locator else f"{locator}/").host
+    plan = _hosts().plan(host)
+    if as_json:
+        endpoints = [
+            {"url": e.base, "capabilities": sorted(e.capabilities), "ns": e.namespace, "why": e.why}
+            for e in plan.endpoints
+        ]
+        fields = {"host": host, "why": plan.why, "remote": plan.remote, "endpoints": [] if plan.remote else endpoints}
+        _write_line(json.dumps(fields))
+        return
+    for line in plan.lines():
+        _write_line(line)
 
 
 def _names_object(word: str) -> bool:
@@ -490,7 +542,7 @@ class _Pipeline:
                 self._may_take.notify()
 
 
-def _fetch_many(remote: Remote, lines: Iterable[bytes], jobs: int, output: Path | None) -> None:
+def _fetch_many(remote: Remote, lines: Iterable[bytes], jobs: int, output: Path | None, connections: int) -> None:
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     failed: list[int] = []
@@ -503,9 +555,9 @@ def _fetch_many(remote: Remote, lines: Iterable[bytes], jobs: int, output: Path 
             raise errors.InvalidReference(message) from error
         blob = remote.fetch(wanted, *hints)
         if output is None:
-            yield from blob.stream()
+            yield from blob.stream(connections=connections)
         else:
-            blob.save(output / _file_name(blob))
+            blob.save(output / _file_name(blob), resume=True, connections=connections)
             yield f"{blob.digest}\n".encode()
 
     def report(task: _Task) -> None:

@@ -211,11 +211,13 @@ class Unreachable(DistError, ConnectionError):
 
     Attributes:
         url: What was asked for, redacted.
+        temporary: Whether the same request may do better the next time: the connection broke, rather than was refused.
     """
 
-    def __init__(self, message: str, *, url: str = "") -> None:
+    def __init__(self, message: str, *, url: str = "", temporary: bool = False) -> None:
         super().__init__(message)
         self.url = redact(url)
+        self.temporary = temporary
 
 
 class DeadlineExceeded(DistError, TimeoutError):
@@ -223,11 +225,13 @@ class DeadlineExceeded(DistError, TimeoutError):
 
     Attributes:
         seconds: The limit that was exceeded.
+        temporary: Whether the same request may do better the next time: no byte came, and there is time left.
     """
 
-    def __init__(self, message: str, *, seconds: float) -> None:
+    def __init__(self, message: str, *, seconds: float, temporary: bool = False) -> None:
         super().__init__(message)
         self.seconds = seconds
+        self.temporary = temporary
 
 
 class RateLimited(DistError):
@@ -266,12 +270,16 @@ class RegistryError(DistError):
     Attributes:
         status: The HTTP status.
         codes: The registry's own error codes.
+        retry_after: Seconds to wait as the registry says, or None where it does not say.
     """
 
-    def __init__(self, message: str, *, status: int, codes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, *, status: int, codes: tuple[str, ...] = (), retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.codes = codes
+        self.retry_after = retry_after
 
 
 class MissingExtra(DistError, ImportError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from attrs import frozen
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import requests
 
     from distsdk.blob import Blob
-    from distsdk.transport.hosts import Hosts
+    from distsdk.transport.credentials import Credentials
+    from distsdk.transport.hosts import Hosts, Plan
     from distsdk.transport.http import Limits, Timeouts
+    from distsdk.transport.retry import Retry
 
 #: The entry-point group in which packages offer remotes. An entry point's name is the host that it claims; what it
 #: points to is called with a `Locator` and `Settings`, and returns a `Remote`.
@@ -147,50 +149,117 @@ class Wanted:
 
 @frozen
 class Settings:
-    """What `connect` was told, for the remote that is made."""
+    """What `connect` was told, for the remote that is made.
 
+    Attributes:
+        plan: What the configuration says of the locator's host: its endpoints, or the ``url`` for a plug-in's remote.
+        credentials: Where logins are looked up.
+        hosts: Certificate authorities and proxies.
+        retry: What is tried again.
+        timeouts: In seconds.
+        limits: In bytes and pages.
+        session: Sends the requests; None for a new one.
+    """
+
+    plan: Plan
+    credentials: Credentials
     hosts: Hosts
+    retry: Retry
     timeouts: Timeouts
     limits: Limits
-    session: requests.Session | None
+    session: requests.Session | None = None
+
+    @classmethod
+    def of(
+        cls,
+        host: str,
+        *,
+        credentials: Credentials | None = None,
+        hosts: Hosts | None = None,
+        retry: Retry | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        session: requests.Session | None = None,
+    ) -> Settings:
+        """Return the settings for a host; for what is not given, those that the environment says.
+
+        Raises:
+            InvalidConfig: The environment or the host's configuration cannot be used.
+        """
+        from distsdk.transport.credentials import Credentials
+        from distsdk.transport.hosts import Hosts
+        from distsdk.transport.http import Limits, Timeouts
+        from distsdk.transport.retry import Retry
+
+        hosts = hosts or Hosts.from_environment()
+        return cls(
+            plan=hosts.plan(host),
+            credentials=credentials or Credentials.from_environment(),
+            hosts=hosts,
+            retry=retry or Retry(),
+            timeouts=timeouts or Timeouts(),
+            limits=limits or Limits(),
+            session=session,
+        )
+
+    def portable(self) -> dict[str, Any]:
+        """Return what `of` needs to make such settings elsewhere: nothing secret, and no connection."""
+        return {name: getattr(self, name) for name in ("credentials", "hosts", "retry", "timeouts", "limits")}
 
 
 def connect(
     locator: str | Locator,
     *,
     session: requests.Session | None = None,
+    credentials: Credentials | None = None,
     hosts: Hosts | None = None,
+    retry: Retry | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
 ) -> Remote:
     """Return the remote for a locator. Nothing is asked of anybody yet.
 
-    A host that an installed package claims (entry-point group ``distsdk.remotes``) gets that package's remote; every
-    other host is taken to be a registry that speaks the OCI distribution protocol.
+    A host that configuration gives to another kind of remote (``remote`` in its hosts.toml), or that an installed
+    package claims (entry-point group ``distsdk.remotes``), gets that; every other host is taken to be a registry that
+    speaks the OCI distribution protocol.
 
     Args:
         locator: Host and path without a scheme, ``docker.io/library/redis``; a familiar name such as ``redis`` will do.
             A host alone, ``localhost:5000``, gives a remote that can list its repositories and nothing else.
         session: Sends the requests; its adapters, ``verify`` and ``cert`` count. By default a new one does.
-        hosts: TLS and proxies; by default what the environment says.
+        credentials: The login for the host, or where to look it up; by default in the files and through the helpers
+            that docker, podman and skopeo use.
+        hosts: Mirrors, TLS and proxies; by default what the environment says.
+        retry: What is tried again, and when.
         timeouts: In seconds.
         limits: In bytes and pages.
 
     Raises:
         InvalidReference: The locator is none.
-        InvalidConfig: The environment, or a package that claims the host, cannot be used.
+        InvalidConfig: The environment, the host's configuration, or a package that claims the host, cannot be used.
     """
-    from distsdk.transport.hosts import Hosts
-    from distsdk.transport.http import Limits, Timeouts
-
     if isinstance(locator, str):
         locator = Locator.parse(locator)
-    settings = Settings(hosts or Hosts.from_environment(), timeouts or Timeouts(), limits or Limits(), session)
-    return _factory(locator.host)(locator, settings)
+    settings = Settings.of(
+        locator.host,
+        credentials=credentials,
+        hosts=hosts,
+        retry=retry,
+        timeouts=timeouts,
+        limits=limits,
+        session=session,
+    )
+    return _factory(locator.host, settings.plan)(locator, settings)
 
 
-def _factory(host: str) -> Callable[[Locator, Settings], Remote]:
-    entry_point = _plugins().get(host) or _plugins().get(host.rpartition(":")[0])
+def _factory(host: str, plan: Plan) -> Callable[[Locator, Settings], Remote]:
+    if plan.remote is not None:
+        entry_point = _plugins().get(plan.remote)
+        if entry_point is None:
+            message = f"{plan.why} gives {host} to the remote {plan.remote!r}, which no installed package offers"
+            raise InvalidConfig(message)
+    else:
+        entry_point = _plugins().get(host) or _plugins().get(host.rpartition(":")[0])
     if entry_point is None:
         from distsdk.remotes.registry import RegistryRemote
 

@@ -6,12 +6,11 @@ https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-from urllib.parse import urljoin
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve, frozen
 
-from distsdk.blob import CHUNK_SIZE, Blob, Stat
+from distsdk.blob import Blob, Stat
 from distsdk.errors import (
     DigestMismatch,
     DistError,
@@ -34,16 +33,21 @@ from distsdk.model.image import Index, Manifest, check_document, load_json
 from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCTET_STREAM, SCHEMA1, parse_media_type
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint
-from distsdk.remotes.base import Wanted
-from distsdk.transport.http import Answer, Transport
+from distsdk.remotes.base import Settings, Wanted
+from distsdk.transport.deadline import Deadline
+from distsdk.transport.endpoints import Endpoints
+from distsdk.transport.origin import follow
+from distsdk.transport.resume import ResumingStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from distsdk.blob import ByteStream
     from distsdk.model.reference import Locator, Object
-    from distsdk.remotes.base import Settings
-    from distsdk.transport.deadline import Deadline
+    from distsdk.transport.http import Answer, Transport
+    from distsdk.transport.retry import Patience
+
+T = TypeVar("T")
 
 #: Indexes within indexes that a ``platform:`` hint is followed through.
 MAX_INDEX_DEPTH = 4
@@ -58,16 +62,21 @@ _SHOWN_ENTRIES = 20
 class RegistryRemote:
     """Reads a repository of a registry.
 
-    Threads may share one; it holds one session a process. Pickles carry the locator and the settings, no secrets.
+    Threads may share one; it holds one session a process. Pickles carry the locator and the settings, no secrets: where
+    one is unpickled, hosts, proxies and logins are looked up anew.
     """
 
     def __init__(self, locator: Locator, settings: Settings) -> None:
         """Use `distsdk.connect`."""
         self._locator = locator
+        self._settings = settings
         self._scope = f"repository:{locator.path}:pull"
-        self._transport = Transport(
-            settings.hosts.endpoint(locator.host),
+        self._endpoints = Endpoints(
+            settings.plan,
+            locator.path,
+            credentials=settings.credentials,
             hosts=settings.hosts,
+            retry=settings.retry,
             timeouts=settings.timeouts,
             limits=settings.limits,
             session=settings.session,
@@ -122,7 +131,7 @@ class RegistryRemote:
         if wanted.platform is not None:
             return self._document(wanted).descriptor
         try:
-            answer = self._first_found("HEAD", self._paths(wanted), wanted, self._transport.document_deadline())
+            answer = self._first_found("HEAD", self._paths(wanted), wanted)
         except RegistryError as error:
             if error.status not in {405, 501}:
                 raise
@@ -138,7 +147,7 @@ class RegistryRemote:
         if digest is None or not size:  # not told: read it
             return self._document(wanted).descriptor
         hinted = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
-        media_type = _content_type(answer) if _is_manifest(answer.path) else hinted
+        media_type = _content_type(answer) if _is_manifest(answer.asked) else hinted
         return Descriptor(media_type=media_type, digest=digest, size=size)
 
     def manifest(
@@ -170,19 +179,30 @@ class RegistryRemote:
     def tags(self) -> TagList:
         """Return the repository's tags, to be iterated over. Nothing is asked for until then."""
         self._need_repository()
-        return TagList(self._transport, f"/v2/{self._locator.path}/tags/list", "tags", self._scope, str(self._locator))
+        return TagList(self._endpoints, f"/{self._locator.path}/tags/list", "tags", self._scope, str(self._locator))
 
     def catalog(self) -> TagList:
         """Return the registry's repositories, to be iterated over. Many registries do not tell."""
-        return TagList(self._transport, "/v2/_catalog", "repositories", "registry:catalog:*", self._locator.host)
+        return TagList(self._endpoints, "/_catalog", "repositories", "registry:catalog:*", self._locator.host)
 
     def __repr__(self) -> str:
-        return f"<RegistryRemote {self._locator} at {self._transport.endpoint}>"
+        where = ", ".join(f"{endpoint.origin}" for endpoint in self._settings.plan.endpoints)
+        return f"<RegistryRemote {self._locator} at {where}{self._limits_shown()}>"
 
     def _repr_html_(self) -> str:
         from distsdk.display.html import remote
 
-        return remote(str(self._locator), self._transport.endpoint)
+        where = ", ".join(f"{endpoint.origin}" for endpoint in self._settings.plan.endpoints)
+        return remote(str(self._locator), f"{where}{self._limits_shown()}")
+
+    def _limits_shown(self) -> str:
+        limit = self._endpoints.rate_limit
+        if limit is None:
+            return ""
+        return f", {limit.remaining} {'' if limit.limit is None else f'of {limit.limit} '}requests left"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _connect_again, (self._locator, self._settings.portable())
 
     def _need_repository(self) -> None:
         if not self._locator.path:
@@ -191,7 +211,7 @@ class RegistryRemote:
 
     def _paths(self, wanted: Wanted) -> list[str]:
         """Return where an object may be, in the order of the original's rule: a 404 leads to the next."""
-        manifests, blobs = (f"/v2/{self._locator.path}/{kind}/{wanted.identifier}" for kind in ("manifests", "blobs"))
+        manifests, blobs = (f"/{self._locator.path}/{kind}/{wanted.identifier}" for kind in ("manifests", "blobs"))
         if wanted.object.digest is None:
             return [manifests]
         return [manifests, blobs] if wanted.is_document else [blobs, manifests]
@@ -201,56 +221,92 @@ class RegistryRemote:
         method: str,
         paths: list[str],
         wanted: Wanted,
-        deadline: Deadline | None,
         extra: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
     ) -> Answer:
-        """Ask for an object at each of ``paths`` until one is not 404; ``paths`` keeps the one that was not.
+        """Ask for an object, headers ``extra`` besides; arguments and errors as `_find`."""
+
+        def get(transport: Transport, path: str, headers: Mapping[str, str], patience: Patience) -> Answer:
+            headers = {**headers, **(extra or {})}
+            answer = transport.request(method, path, scope=self._scope, headers=headers, patience=patience)
+            self._check_type(wanted, answer)
+            return answer
+
+        return self._find(get, paths, wanted, patience)
+
+    def _find(
+        self,
+        get: Callable[[Transport, str, Mapping[str, str], Patience], T],
+        paths: list[str],
+        wanted: Wanted,
+        patience: Patience | None = None,
+    ) -> T:
+        """Ask the endpoints for an object, at each of ``paths`` until one is no 404; ``paths`` keeps that one.
+
+        Args:
+            get: Asks an endpoint for a path, with headers.
+            paths: Below an endpoint's base.
+            wanted: The object.
+            patience: The attempts there are.
 
         Raises:
             NotFound: It is at none of them.
             MediaTypeMismatch: It is there, but of none of the accepted media types.
         """
-        codes: tuple[str, ...] = ()
-        for path in tuple(paths):
-            headers = dict(extra or {})
-            if _is_manifest(path):
-                headers["Accept"] = ", ".join(wanted.accept)
-            try:
-                answer = self._transport.request(method, path, scope=self._scope, headers=headers, deadline=deadline)
-            except NotFound as error:
-                codes += tuple(code for code in error.codes if code not in codes)
-                continue
-            if _is_manifest(answer.path):
-                self._check_type(wanted, answer)
-            paths[:] = [path]
-            return answer
-        if wanted.media_types:
-            self._explain_missing(wanted)
-        why = ", ".join(codes) or "404"
-        message = f"{self._name(wanted)} does not exist ({why} at {redact(self._transport.endpoint)})"
-        raise NotFound(message, codes=codes)
+
+        def ask(transport: Transport, patience: Patience) -> T:
+            codes: tuple[str, ...] = ()
+            for path in tuple(paths):
+                headers = {"Accept": ", ".join(wanted.accept)} if _is_manifest(path) else {}
+                try:
+                    found = get(transport, path, headers, patience)
+                except NotFound as error:
+                    codes += tuple(code for code in error.codes if code not in codes)
+                else:
+                    paths[:] = [path]
+                    return found
+            why = ", ".join(codes) or "404"
+            message = f"{self._name(wanted)} does not exist ({why} at {transport.origin})"
+            raise NotFound(message, codes=codes)
+
+        try:
+            # What its digest vouches for, a mirror may serve; what a tag stands for, only who is trusted to resolve.
+            return self._endpoints.first("resolve" if wanted.object.digest is None else "pull", ask, patience)
+        except NotFound:
+            if wanted.media_types:
+                self._explain_missing(wanted)
+            raise
 
     def _name(self, wanted: Wanted) -> str:
         return f"{self._locator}{'@' if wanted.object.digest else ':'}{wanted.identifier}"
 
     def _explain_missing(self, wanted: Wanted) -> None:
         """Raise MediaTypeMismatch if an object that was not given as hinted is there under another media type."""
-        anything = evolve(wanted, media_types=(*DEFAULT_ACCEPT, "*/*"))
+        anything = evolve(wanted, media_types=())
+        headers = {"Accept": ", ".join((*DEFAULT_ACCEPT, "*/*"))}
         [path] = filter(_is_manifest, self._paths(wanted))
-        headers = {"Accept": ", ".join(anything.accept)}
-        deadline = self._transport.document_deadline()
+
+        def get(transport: Transport, path: str, _: Mapping[str, str], patience: Patience) -> Answer:
+            return transport.request("HEAD", path, scope=self._scope, headers=headers, patience=patience)
+
         try:
-            answer = self._transport.request("HEAD", path, scope=self._scope, headers=headers, deadline=deadline)
+            answer = self._find(get, [path], anything)
         except DistError:
             return  # what the registry said at first is enough
         answer.close()
         self._refuse_type(wanted, _content_type(answer))
 
     def _check_type(self, wanted: Wanted, answer: Answer) -> None:
-        """Hold a manifest's media type against the hints; be done with the answer if it is none of them."""
+        """Hold a manifest's media type against the hints; be done with the answer if it is none of them.
+
+        Raises:
+            MediaTypeMismatch, UnsupportedDocument: It is none of them.
+        """
+        if not _is_manifest(answer.asked):
+            return
         media_type = _content_type(answer)
         if media_type in SCHEMA1 or (wanted.is_document and media_type not in wanted.accept):
-            answer.discard(self._transport.limits.error)
+            answer.discard(self._settings.limits.error)
             self._explain_missing(wanted)  # some registries convert to what nobody asked for: name what is there
             self._refuse_type(wanted, media_type)
 
@@ -265,7 +321,7 @@ class RegistryRemote:
             message = (
                 f"{self._name(wanted)} is {media_type}, not {' or '.join(wanted.media_types or wanted.accept)}: "
                 + (
-                    f"is {redact(self._transport.endpoint)} a registry, and no login page in between?"
+                    f"is {self._locator.host} a registry, and no login page in between?"
                     if media_type == "text/html"
                     else f"fetch it with the hint mediatype:{media_type}"
                 )
@@ -276,7 +332,7 @@ class RegistryRemote:
 
     def _document(self, wanted: Wanted) -> Blob:
         """Ask for a document, read it whole, check it, and follow an index if a platform is wanted."""
-        deadline = self._transport.document_deadline()
+        deadline = Deadline(self._settings.timeouts.document)
         asked = wanted
         for _ in range(MAX_INDEX_DEPTH):
             blob = self._one_document(wanted, deadline)
@@ -294,13 +350,24 @@ class RegistryRemote:
         raise LimitExceeded(message, limit=MAX_INDEX_DEPTH)
 
     def _one_document(self, wanted: Wanted, deadline: Deadline) -> Blob:
-        limits = self._transport.limits
-        answer = self._first_found("GET", self._paths(wanted), wanted, deadline)
-        if _is_manifest(answer.path):
+
+        def get(
+            transport: Transport, path: str, headers: Mapping[str, str], patience: Patience
+        ) -> tuple[Answer, bytes]:
+            return transport.document(
+                path,
+                scope=self._scope,
+                headers=headers,
+                deadline=deadline,
+                patience=patience,
+                check=lambda answer: self._check_type(wanted, answer),
+            )
+
+        answer, raw = self._find(get, self._paths(wanted), wanted)
+        if _is_manifest(answer.asked):
             media_type = _content_type(answer)
         else:
             media_type = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
-        raw = answer.read_document(limits.document, deadline, what=redact(answer.url))
         if wanted.size is not None and len(raw) != wanted.size:
             message = f"{redact(answer.url)} has {len(raw)} bytes, declared are {wanted.size}"
             raise SizeMismatch(message, expected=wanted.size, got=len(raw))
@@ -328,6 +395,10 @@ class RegistryRemote:
 _SHA256 = Digest.of(b"")
 
 
+def _connect_again(locator: Locator, portable: dict[str, Any]) -> RegistryRemote:
+    return RegistryRemote(locator, Settings.of(locator.host, **portable))
+
+
 def _digest_mismatch(answer: Answer, expected: Digest, got: Digest) -> DigestMismatch:
     message = f"{redact(answer.url)}: expected {expected}, got {got}"
     return DigestMismatch(message, expected=str(expected), got=str(got))
@@ -342,8 +413,8 @@ def _content_type(answer: Answer) -> str:
 
 
 def _is_manifest(path: str) -> bool:
-    """Whether a path is that of a manifest; a repository may have ``manifests`` in its name."""
-    return path.rpartition("/")[0].endswith("/manifests")
+    """Whether a path or URL is that of a manifest; a repository may have ``manifests`` in its name."""
+    return path.partition("?")[0].rpartition("/")[0].endswith("/manifests")
 
 
 @frozen
@@ -355,39 +426,15 @@ class _RegistrySource:
     paths: list[str]
 
     def open(self, offset: int, end: int | None) -> ByteStream:
-        if (offset, end) == (0, None):
-            return self._ask("GET")
-        # Closed ranges only: some registries answer 416 to an open one. Accept-Ranges is no guide: few send it.
-        try:
-            answer = self._ask("GET", {"Range": f"bytes={offset}-{'' if end is None else end - 1}"})
-        except RegistryError as error:
-            if error.status != 416:
-                raise
-            answer = self._ask("GET")
-        if answer.status == 206 and not _is_range(answer, offset, end):
-            answer.close()
-            answer = self._ask("GET")
-        if answer.status == 200:  # the range was ignored: start over
-            while offset and (skipped := answer.read(min(offset, CHUNK_SIZE))):
-                offset -= len(skipped)
-        return answer
+        return ResumingStream(self._get, offset, end, size=self.wanted.size, retry=self.remote._settings.retry)
 
     def stat(self) -> Stat:
-        answer = self._ask("HEAD")
+        answer = self.remote._first_found("HEAD", self.paths, self.wanted)
         answer.close()
-        return Stat(answer.content_length, _content_type(answer) if _is_manifest(answer.path) else None)
+        return Stat(answer.content_length, _content_type(answer) if _is_manifest(answer.asked) else None)
 
-    def _ask(self, method: str, extra: Mapping[str, str] | None = None) -> Answer:
-        return self.remote._first_found(method, self.paths, self.wanted, None, extra)
-
-
-def _is_range(answer: Answer, offset: int, end: int | None) -> bool:
-    """Whether a 206 holds the range that was asked for, or what there is of it (RFC 9110 section 14.4)."""
-    match = re.fullmatch(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", answer.headers.get("Content-Range", ""))
-    if match is None:
-        return False
-    first, last, total = int(match[1]), int(match[2]), None if match[3] == "*" else int(match[3])
-    return first == offset and last >= first and (last + 1 == total or last + 1 == end)
+    def _get(self, headers: Mapping[str, str], patience: Patience) -> Answer:
+        return self.remote._first_found("GET", self.paths, self.wanted, headers, patience)
 
 
 class TagList:
@@ -396,9 +443,9 @@ class TagList:
     Nothing is kept but the first few, for the repr.
     """
 
-    def __init__(self, transport: Transport, path: str, key: str, scope: str, name: str) -> None:
+    def __init__(self, endpoints: Endpoints, path: str, key: str, scope: str, name: str) -> None:
         """Use `RegistryRemote.tags` or `RegistryRemote.catalog`."""
-        self._transport = transport
+        self._endpoints = endpoints
         self._path = path
         self._key = key
         self._scope = scope
@@ -427,24 +474,35 @@ class TagList:
         self._shown, self._count = tuple(shown), count
 
     def _pages(self) -> Iterator[list[str]]:
-        transport = self._transport
-        url: str | None = f"{transport.endpoint}{self._path}?n={PAGE_SIZE}"
+        limits = self._endpoints.limits
+        path = f"{self._path}?n={PAGE_SIZE}"
+        # All pages from the endpoint that gave the first one.
+        transport, answer, raw = self._endpoints.first(
+            "resolve", lambda transport, patience: (transport, *self._page(transport, path, patience))
+        )
         seen: set[str] = set()
-        while url is not None:
+        while True:
+            seen.add(answer.asked)
+            yield self._entries(raw, answer.asked)
+            url = self._next(answer.headers.get("Link", ""), answer.asked)
+            if url is None:
+                return
             if url in seen:
                 message = f"{redact(url)}: the pages lead in a circle"
                 raise MalformedDocument(message)
-            if len(seen) == transport.limits.pages:
-                message = f"{self._name} has more pages of {self._key} than the limit of {transport.limits.pages}"
-                raise LimitExceeded(message, limit=transport.limits.pages)
-            seen.add(url)
-            deadline = transport.document_deadline()
-            answer = transport.request(
-                "GET", url, scope=self._scope, headers={"Accept": "application/json"}, deadline=deadline
-            )
-            raw = answer.read_document(transport.limits.document, deadline, what=redact(url))
-            yield self._entries(raw, url)
-            url = self._next(answer.headers.get("Link", ""), url)
+            if len(seen) >= limits.pages:
+                message = f"{self._name} has more pages of {self._key} than the limit of {limits.pages}"
+                raise LimitExceeded(message, limit=limits.pages)
+            answer, raw = self._page(transport, url, None)
+
+    def _page(self, transport: Transport, path: str, patience: Patience | None) -> tuple[Answer, bytes]:
+        return transport.document(
+            path,
+            scope=self._scope,
+            headers={"Accept": "application/json"},
+            deadline=transport.document_deadline(),
+            patience=patience,
+        )
 
     def _entries(self, raw: bytes, url: str) -> list[str]:
         page = load_json(raw, what=redact(url))
@@ -461,7 +519,7 @@ class TagList:
         target = next_link(link)
         if target is None:
             return None
-        resolved = urljoin(url, target)
+        resolved = follow(url, target, what="names as its next page")
         if resolved.partition("?")[0] != url.partition("?")[0]:
             message = f"{redact(url)} names a next page elsewhere, {redact(resolved)}: not followed"
             raise Unsafe(message)

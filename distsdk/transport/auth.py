@@ -1,9 +1,12 @@
-"""Challenges and tokens: what a registry says on 401, and what a token service answers."""
+"""Challenges, logins and tokens: what a registry says on 401, what it is shown then, what a token service answers."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import logging
+import math
 import re
 import threading
 import time
@@ -12,12 +15,16 @@ from urllib.parse import urlencode, urlsplit
 
 from attrs import field, frozen
 
-from distsdk.errors import Denied, MalformedDocument, Unsafe, redact
+from distsdk.errors import Denied, MalformedDocument, NotFound, RegistryError, redact
+from distsdk.transport.origin import Origin, follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from distsdk.transport.credentials import Login
     from distsdk.transport.deadline import Deadline
+
+_log = logging.getLogger(__name__)
 
 #: Seconds a token lives when its reply does not say (distribution's token specification: "defaults to 60 seconds").
 DEFAULT_LIFETIME = 60.0
@@ -72,17 +79,33 @@ def _challenges(header: str) -> Iterator[Challenge]:
 
 @frozen
 class Grant:
-    """Where a token comes from: what tokens are kept by."""
+    """What a token is good for: what tokens are kept by."""
 
     realm: str = field(repr=redact)
     service: str
-    scope: str
+    scopes: tuple[str, ...]
 
     @property
     def url(self) -> str:
         """The URL that is asked (distribution's token specification, "Requesting a token")."""
-        query = [(name, value) for name, value in (("service", self.service), ("scope", self.scope)) if value]
+        query = [("service", self.service)] if self.service else []
+        query += [("scope", scope) for scope in self.scopes]
         return f"{self.realm}{'&' if urlsplit(self.realm).query else '?'}{urlencode(query)}"
+
+
+@frozen
+class TokenRequest:
+    """What a token service is sent.
+
+    Attributes:
+        url: Without fragment.
+        authorization: The header, for a GET with a login.
+        form: The body of a POST, ``application/x-www-form-urlencoded``; None for a GET.
+    """
+
+    url: str = field(repr=redact)
+    authorization: str | None = field(default=None, repr=False)
+    form: bytes | None = field(default=None, repr=False)
 
 
 @frozen
@@ -96,21 +119,38 @@ class _Token:
 
 
 class Tokens:
-    """The anonymous bearer tokens of one registry, kept by realm, service and scope.
+    """What one registry is shown: nothing, a login, or bearer tokens kept by realm, service and scopes.
 
-    Several threads may ask at once; a token is requested by one of them.
+    The login goes to the registry's own origin and to the token services that are known to be its own, and nowhere
+    else, whatever the registry says. Several threads may ask at once; a token is requested by one of them.
 
     Args:
-        origin: ``scheme://host[:port]`` of the registry.
-        get: Fetches a token service's URL before a deadline and returns the body of its answer.
+        origin: The registry's.
+        login: Looks the login up, when the registry asks for one for the first time.
+        realms: Origins of other token services that may be given the login.
+        ask: Sends a request to a token service before a deadline and returns the body of its answer.
     """
 
-    def __init__(self, origin: str, get: Callable[[str, Deadline], bytes]) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        login: Callable[[], Login | None],
+        realms: frozenset[Origin],
+        ask: Callable[[TokenRequest, Deadline], bytes],
+    ) -> None:
         self._origin = origin
-        self._get = get
+        self._look_up = login
+        self._realms = realms
+        self._ask = ask
         self._lock = threading.Lock()
+        self._login: Login | None = None
+        self._looked_up = False
+        self._basic: str | None = None
         self._grants: dict[str, Grant] = {}  # by the scope a request needs: what the registry last asked for it
         self._tokens: dict[Grant, _Token] = {}
+        #: What the user has to know about the login when the registry refuses in the end; empty if there is nothing.
+        self.note = ""
 
     def header(self, scope: str, deadline: Deadline) -> str | None:
         """Return the Authorization header for a request that needs ``scope``; None before the registry asked for one.
@@ -119,14 +159,21 @@ class Tokens:
         """
         with self._locked(deadline):
             grant = self._grants.get(scope)
-            return self._bearer(grant, deadline) if grant else None
+            return self._bearer(grant, deadline) if grant else self._basic
+
+    def showed_login(self, header: str | None) -> bool:
+        """Whether an Authorization header is the login itself, rather than a token that was given for it."""
+        login = self._login
+        return header is not None and (
+            header == self._basic or (login is not None and header == f"Bearer {login.registry_token}")
+        )
 
     def answer(self, header: str, scope: str, deadline: Deadline, *, rejected: str | None) -> str:
         """Meet a 401.
 
         Args:
             header: The registry's ``WWW-Authenticate``.
-            scope: What the request needs; asked for where the challenge names none.
+            scope: What the request needs; added to what the challenge names.
             deadline: When the token has to be here.
             rejected: The Authorization header that was refused, if there was one.
 
@@ -134,55 +181,143 @@ class Tokens:
             The Authorization header to try again with.
 
         Raises:
-            Denied: The registry asks for something that needs a login, or its token service refuses.
+            Denied: The registry asks for a login, and there is none or it was refused; or its token service refuses.
             Unsafe: The realm is not a URL that may be asked.
         """
         challenges = parse_challenges(header)
         bearer = next((c for c in challenges if c.scheme == "bearer" and c.params.get("realm")), None)
-        if bearer is None:
-            schemes = ", ".join(sorted({c.scheme for c in challenges})) or "none it names"
-            message = f"{redact(self._origin)} asks for a login (scheme: {schemes}), and none is configured"
-            raise Denied(message, status=401)
-        realm = bearer.params["realm"]
-        self._check_realm(realm)
-        grant = Grant(realm, bearer.params.get("service", ""), bearer.params.get("scope") or scope)
         with self._locked(deadline):
-            self._grants[scope] = grant
-            token = self._tokens.get(grant)
-            if token is not None and f"Bearer {token.text}" == rejected:
+            if bearer is None:
+                return self._answer_basic(challenges, rejected)
+            realm = follow(str(self._origin), bearer.params["realm"], what="names as its token service", relative=False)
+            scopes = merge_scopes(scope, *bearer.params.get("scope", "").split())
+            grant = self._grants[scope] = Grant(realm, bearer.params.get("service", ""), scopes)
+            login = self._own_login()
+            if login is not None and login.registry_token:
+                token = f"Bearer {login.registry_token}"
+                if rejected != token:
+                    self._tokens[grant] = _Token(login.registry_token, math.inf)
+                    return token
+                self._refuse(login)
+            held = self._tokens.get(grant)
+            if held is not None and f"Bearer {held.text}" == rejected:
                 del self._tokens[grant]
             return self._bearer(grant, deadline)
 
     @contextlib.contextmanager
     def _locked(self, deadline: Deadline) -> Iterator[None]:
-        if not self._lock.acquire(timeout=deadline.left()):
+        if not self._lock.acquire(timeout=min(deadline.left(), threading.TIMEOUT_MAX)):
             deadline.left()  # raises
         try:
             yield
         finally:
             self._lock.release()
 
+    def _own_login(self) -> Login | None:
+        if not self._looked_up:
+            self._login = self._look_up()
+            self._looked_up = True
+        return self._login
+
+    def _answer_basic(self, challenges: list[Challenge], rejected: str | None) -> str:
+        """Meet a challenge that asks for user and password (RFC 7617)."""
+        asked = ", ".join(sorted({c.scheme for c in challenges})) or "none it names"
+        login = self._own_login() if any(c.scheme == "basic" for c in challenges) else None
+        if login is None or not login.username:
+            message = f"{self._origin} asks for a login (scheme: {asked}), and none is configured for it"
+            if self.note:
+                message += f": {self.note}"
+            raise Denied(message, status=401)
+        header = basic_authorization(login.username, login.password)
+        if header == rejected:
+            self._basic = None
+            message = f"{self._origin} refuses the login from {login.source}: log in again, or correct it there"
+            raise Denied(message, status=401)
+        self._basic = header
+        return header
+
     def _bearer(self, grant: Grant, deadline: Deadline) -> str:
         token = self._tokens.get(grant)
         if token is None or not token.fresh:
             asked = time.monotonic()
-            text, lifetime = parse_token_reply(self._get(grant.url, deadline))
+            text, lifetime = parse_token_reply(self._reply(grant, deadline))
             token = self._tokens[grant] = _Token(text, asked + lifetime - min(EXPIRY_MARGIN, lifetime / 10))
         return f"Bearer {token.text}"
 
-    def _check_realm(self, realm: str) -> None:
+    def _reply(self, grant: Grant, deadline: Deadline) -> bytes:
+        """Ask a token service, with the login if there is one for it, and without where it is refused.
+
+        What is public stays readable with a login that is out of date.
+        """
+        login = self._login_for(grant.realm)
+        if login is None:
+            return self._ask(TokenRequest(grant.url), deadline)
         try:
-            parts = urlsplit(realm)
-            valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
-            valid = valid and parts.port != 0  # and asking for the port raises if it is none
-        except ValueError:
-            valid = False
-        if not valid:
-            message = f"{redact(self._origin)} names a token service that is no http(s) URL: {redact(realm)}"
-            raise Unsafe(message)
-        if self._origin.startswith("https:") and parts.scheme != "https":
-            message = f"{redact(self._origin)} names a token service without TLS: {redact(realm)}"
-            raise Unsafe(message)
+            return self._ask_with(login, grant, deadline)
+        except Denied as refusal:
+            self._refuse(login)
+            _log.warning("%s: going on without (%s)", self.note, refusal)
+        return self._ask(TokenRequest(grant.url), deadline)
+
+    def _ask_with(self, login: Login, grant: Grant, deadline: Deadline) -> bytes:
+        if login.identity_token:
+            # https://distribution.github.io/distribution/spec/auth/oauth/
+            fields = {
+                "grant_type": "refresh_token",
+                "refresh_token": login.identity_token,
+                "service": grant.service,
+                "client_id": "distsdk",
+                "scope": " ".join(grant.scopes),
+            }
+            try:
+                return self._ask(TokenRequest(grant.realm, form=urlencode(fields).encode()), deadline)
+            except (NotFound, RegistryError) as error:
+                # Some token services know no POST; they take the token as a password.
+                if not login.username or (isinstance(error, RegistryError) and error.status not in {400, 405}):
+                    raise
+        header = basic_authorization(login.username, login.identity_token or login.password)
+        return self._ask(TokenRequest(grant.url, authorization=header), deadline)
+
+    def _login_for(self, realm: str) -> Login | None:
+        """Return the login if the realm's origin may be given it."""
+        login = self._own_login()
+        if login is None or not (login.username or login.identity_token):
+            return None
+        origin = Origin.of(realm)
+        if origin == self._origin or origin in self._realms:
+            return login
+        if not self.note:
+            self.note = (
+                f"the login from {login.source} was not given to {origin}, which {self._origin} names as its token "
+                f'service: if it is, write realms = ["{origin}"] into its hosts.toml'
+            )
+            _log.warning("%s", self.note)
+        return None
+
+    def _refuse(self, login: Login) -> None:
+        """Be done with a login that is of no use."""
+        self.note = f"the login from {login.source} for {self._origin} was refused: log in again, or remove it there"
+        self._login = None
+
+
+def basic_authorization(username: str, password: str) -> str:
+    """Return the header for a user and a password (RFC 7617, with UTF-8)."""
+    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
+def merge_scopes(*scopes: str) -> tuple[str, ...]:
+    """Return scopes, sorted, with the actions on each resource in one.
+
+    ``type:name:action,…`` (https://distribution.github.io/distribution/spec/auth/scope/); what is none stays as it is.
+    """
+    actions: dict[str, set[str]] = {}
+    for scope in scopes:
+        resource, colon, wanted = scope.rpartition(":")
+        if colon and ":" in resource:
+            actions.setdefault(f"{resource}:", set()).update(filter(None, wanted.split(",")))
+        elif scope:
+            actions.setdefault(scope, set())
+    return tuple(resource + ",".join(sorted(wanted)) for resource, wanted in sorted(actions.items()))
 
 
 def parse_token_reply(body: bytes) -> tuple[str, float]:

@@ -1,4 +1,4 @@
-"""Deadlines, and how they reach the socket."""
+"""What bounds an answer where it is read, at the socket: its deadline, and the size of its headers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import requests
 import urllib3
 
-from distsdk.errors import DeadlineExceeded
+from distsdk.errors import DeadlineExceeded, LimitExceeded
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Iterator
 
     from _typeshed import WriteableBuffer
@@ -46,7 +47,7 @@ class Deadline:
         self._end = math.inf
 
 
-#: The deadline of the request that a thread is about to send.
+#: The deadline of the request that a thread is about to send, and the bytes of headers it takes in answer.
 _current = threading.local()
 
 
@@ -80,6 +81,25 @@ class _TimedSocket(io.RawIOBase):
         super().close()
 
 
+class _Headers:
+    """The lines before a body, of which there may be so many bytes and no more."""
+
+    def __init__(self, fp: io.BufferedReader, limit: int) -> None:
+        self._fp = fp
+        self._limit = self._left = limit
+
+    def readline(self, size: int = -1, /) -> bytes:
+        line = self._fp.readline(self._left + 1 if size < 0 else min(size, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            message = f"the headers of the answer are longer than the limit of {self._limit} bytes"
+            raise LimitExceeded(message, limit=self._limit)
+        return line
+
+    def close(self) -> None:
+        self._fp.close()
+
+
 class _TimedResponse(http.client.HTTPResponse):
     """An answer that is read, headers included, before the deadline of its request."""
 
@@ -88,6 +108,20 @@ class _TimedResponse(http.client.HTTPResponse):
         if (deadline := getattr(_current, "deadline", None)) is not None:
             raw = self.fp.detach()
             self.fp = io.BufferedReader(_TimedSocket(raw, sock, deadline))
+
+    def begin(self) -> None:
+        """Read status and headers, of bounded size."""
+        limit = getattr(_current, "headers", None)
+        if limit is None:
+            super().begin()
+            return
+        fp = self.fp
+        self.fp = cast("io.BufferedReader", _Headers(fp, limit))
+        try:
+            super().begin()
+        finally:
+            if self.fp is not None:  # None: there is no body, and it was closed
+                self.fp = fp
 
 
 class _Timed:
@@ -111,25 +145,57 @@ _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 class TimedAdapter(requests.adapters.HTTPAdapter):
-    """An adapter whose answers come, headers included, before the deadline that `reaching_the_socket` sets."""
+    """An adapter whose answers come, headers included, within the bounds that `reaching_the_socket` sets.
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in requests
+    Args:
+        tls: What TLS goes by, certificates included; None for the usual bundle.
+        pool_maxsize: Connections kept open to one host.
+    """
+
+    _tls: ssl.SSLContext | None = None  # also of a copy, which requests makes without the arguments
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, pool_maxsize: int) -> None:
+        self._tls = tls
+        super().__init__(pool_maxsize=pool_maxsize)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 - as in requests
         """Make the pool manager, with our pools."""
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(connections, maxsize, block, **kwargs, **self._tls_arguments())
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> urllib3.ProxyManager:  # noqa: ANN401 - as in requests
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> urllib3.ProxyManager:  # noqa: ANN401 - as in requests
         """Return the pool manager for a proxy, with our pools."""
-        manager: urllib3.ProxyManager = super().proxy_manager_for(*args, **kwargs)
+        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **kwargs, **self._tls_arguments())
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401 - as in requests
+        """Name the certificates that count; where there is a context, it knows, and no bundle is added to it."""
+        if self._tls is None:
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ANN401
+        """Choose the pool; as in requests, but for verification, which belongs to the context where there is one."""
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        if self._tls is None:
+            return host, pool
+        verification = {"ca_certs", "ca_cert_dir", "cert_reqs", "cert_file", "key_file"}
+        return host, {name: value for name, value in pool.items() if name not in verification}
+
+    def _tls_arguments(self) -> dict[str, Any]:
+        return {} if self._tls is None else {"ssl_context": self._tls}
+
 
 @contextlib.contextmanager
-def reaching_the_socket(deadline: Deadline) -> Iterator[None]:
-    """Let the answer to a request that is sent inside the ``with`` block be read before the deadline, or fail."""
-    _current.deadline = deadline
+def reaching_the_socket(deadline: Deadline, headers: int) -> Iterator[None]:
+    """Bound the answer to a request that is sent inside the ``with`` block.
+
+    Args:
+        deadline: Before which every byte is read, or the reading fails.
+        headers: Bytes of status line and headers.
+    """
+    _current.deadline, _current.headers = deadline, headers
     try:
         yield
     finally:
-        _current.deadline = None
+        _current.deadline = _current.headers = None

@@ -1,4 +1,7 @@
-"""Requests to a registry: one session a process, time limits, tokens, redirects, and errors translated at one seam."""
+"""Requests to one endpoint: a session a process, limits, logins, redirects, and errors translated at one seam.
+
+`distsdk.transport.endpoints` chooses among several.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ import json
 import logging
 import os
 import pickle
+import re
 import ssl
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
 import urllib3.exceptions
-from attrs import frozen
+from attrs import evolve, frozen
 
 from distsdk import __version__
 from distsdk.errors import (
@@ -35,17 +39,23 @@ from distsdk.errors import (
 )
 from distsdk.transport.auth import Tokens
 from distsdk.transport.deadline import Deadline, TimedAdapter, reaching_the_socket
+from distsdk.transport.origin import Origin, follow
 from distsdk.transport.replay import active_session
+from distsdk.transport.retry import Patience, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from distsdk.transport.hosts import Hosts
+    from distsdk.transport.auth import TokenRequest
+    from distsdk.transport.credentials import Login
+    from distsdk.transport.hosts import Endpoint, Hosts
 
 _log = logging.getLogger(__name__)
 
 #: Redirects that are followed for one request.
 MAX_REDIRECTS = 5
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 #: Connections that are kept open to one host; more are opened when more are needed.
 KEPT_CONNECTIONS = 16
@@ -74,13 +84,28 @@ class Limits:
         document: Bytes of a manifest, an index or a page of tags.
         token: Bytes of a token service's reply.
         error: Bytes of an error's body that are read.
+        headers: Bytes of an answer's status line and headers.
         pages: Pages of one listing.
     """
 
     document: int = 4 * 1024 * 1024
     token: int = 64 * 1024
     error: int = 16 * 1024
+    headers: int = 64 * 1024
     pages: int = 10_000
+
+
+@frozen
+class RateLimit:
+    """How many requests a registry grants, as it last said.
+
+    Attributes:
+        remaining: Requests that are left.
+        limit: Requests in all, in a span of time; None where it does not say.
+    """
+
+    remaining: int
+    limit: int | None
 
 
 class Answer:
@@ -88,7 +113,7 @@ class Answer:
 
     Attributes:
         url: Where the answer came from, after redirects.
-        path: The path that was asked for, before any redirect.
+        asked: The URL that was asked, before any redirect.
     """
 
     def __init__(self, response: requests.Response, url: str, read_timeout: float) -> None:
@@ -96,7 +121,7 @@ class Answer:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.url = url
-        self.path = urlsplit(url).path
+        self.asked = url
         self._response = response
         self._read_timeout = read_timeout
 
@@ -142,6 +167,11 @@ class Answer:
                 while limit > 0 and (part := self.read(limit)):
                     limit -= len(part)
 
+    def shutdown(self) -> None:
+        """Let a read in another thread end at once, with an error."""
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # urllib3 has it since 2.3
+            self._response.raw.shutdown()
+
     def close(self) -> None:
         """Give the connection back, or end it in the middle of a body."""
         self._response.close()
@@ -162,13 +192,16 @@ class _Process:
 
 
 class Transport:
-    """What a remote sends its requests through.
+    """What requests to one endpoint are sent through.
 
-    Threads may share one. A forked child makes a session of its own. Pickles carry neither session nor tokens.
+    Threads may share one. A forked child makes a session of its own.
 
     Args:
-        endpoint: ``scheme://host[:port]`` of the registry; tokens go nowhere else.
+        endpoint: Where to, and by what; logins, headers and client certificates go nowhere else.
         hosts: Certificate authorities and proxies.
+        login: Looks up the endpoint's login, when it asks for one.
+        realms: Origins of token services, besides the endpoint's own, that may be given the login.
+        retry: What is tried again.
         timeouts: How long to wait.
         limits: How much to take.
         session: Sends the requests, with its adapters, ``verify`` and ``cert``; its headers, cookies, ``auth``, proxies
@@ -177,22 +210,29 @@ class Transport:
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: Endpoint,
         *,
         hosts: Hosts,
+        login: Callable[[], Login | None],
+        realms: frozenset[Origin] = frozenset(),
+        retry: Retry,
         timeouts: Timeouts,
         limits: Limits,
         session: requests.Session | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.hosts = hosts
-        self.timeouts = timeouts
+        self.retry = retry
+        self.timeouts = timeouts if endpoint.dial_timeout is None else evolve(timeouts, connect=endpoint.dial_timeout)
         self.limits = limits
-        self._origin = _origin(endpoint)
+        self.origin = Origin.of(endpoint.base)
+        self.rate_limit: RateLimit | None = None
+        self._login = login
+        self._realms = realms
         self._given = session or active_session()
         self._given_in = os.getpid()
         self._processes: dict[int, _Process] = {}
-        self._proxies: dict[tuple[str, str, int], dict[str, str]] = {}
+        self._proxies: dict[Origin, dict[str, str]] = {}
 
     def document_deadline(self) -> Deadline:
         """Return the moment by which a document that is asked for now has to be here."""
@@ -201,62 +241,106 @@ class Transport:
     def request(
         self,
         method: str,
-        url: str,
+        path: str,
         *,
         scope: str,
         headers: Mapping[str, str] | None = None,
         deadline: Deadline | None = None,
+        patience: Patience | None = None,
     ) -> Answer:
         """Send a request, meet a challenge, follow redirects, and return a successful answer.
 
         Args:
             method: ``GET`` or ``HEAD``.
-            url: Path and query at the endpoint, or a whole URL of the same origin.
+            path: Path and query below the endpoint's base, or a whole URL of the same origin.
             scope: What a token has to allow, ``repository:library/redis:pull``.
             headers: Sent besides the transport's own.
             deadline: When the body has to be here; by default there is one for the headers, tokens and redirects
                 included, but none for the body.
+            patience: The attempts there are; by default as many as ``retry`` says.
 
         Raises:
             NotFound, Denied, RateLimited, RegistryError: The registry's answer is no success.
             Unreachable, DeadlineExceeded: There was none.
             Unsafe: A redirect leads where none may lead.
+            LimitExceeded: The headers are too long.
         """
-        url = urljoin(self.endpoint, url)
-        path = urlsplit(url).path
+        patience = patience or Patience(self.retry)
         until = deadline or self.document_deadline()
+        while True:
+            try:
+                answer = self._request(method, path, scope, headers, until)
+            except DistError as error:
+                patience.wait(error, until)
+            else:
+                if deadline is None:
+                    until.lift()
+                return answer
+
+    def document(
+        self,
+        path: str,
+        *,
+        scope: str,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        patience: Patience | None = None,
+        check: Callable[[Answer], None] = lambda _: None,
+    ) -> tuple[Answer, bytes]:
+        """Get a document and read it whole; where its body breaks, get it again.
+
+        Arguments and errors as `request`; ``check`` sees each answer before its body is read.
+        """
+        patience = patience or Patience(self.retry)
+        while True:
+            answer = self.request("GET", path, scope=scope, headers=headers, deadline=deadline, patience=patience)
+            check(answer)
+            try:
+                return answer, answer.read_document(self.limits.document, deadline, what=redact(answer.url))
+            except DistError as error:
+                patience.wait(error, deadline)
+
+    def _request(
+        self, method: str, path: str, scope: str, headers: Mapping[str, str] | None, deadline: Deadline
+    ) -> Answer:
+        """Send a request once: what a challenge and redirects make of it included."""
+        asked = url = self._url(path)
         tokens = self._process().tokens
-        authorization = tokens.header(scope, until)
+        authorization = tokens.header(scope, deadline)
         challenged = False
         for _ in range(MAX_REDIRECTS + 1):
-            at_home = _origin(url) == self._origin
-            answer = self._send(method, url, headers, authorization if at_home else None, until)
-            challenge = answer.headers.get("WWW-Authenticate", "")
-            if answer.status == 401 and challenge and at_home and not challenged:
+            at_home = Origin.of(url) == self.origin
+            answer = self._send(method, url, headers, authorization if at_home else None, deadline)
+            # A token that was just given is not asked for again; a login that is refused leads on, or is told.
+            while (
+                answer.status == 401
+                and at_home
+                and (challenge := answer.headers.get("WWW-Authenticate"))
+                and (not challenged or tokens.showed_login(authorization))
+            ):
                 challenged = True
                 answer.discard(self.limits.error)
-                authorization = tokens.answer(challenge, scope, until, rejected=authorization)
-                answer = self._send(method, url, headers, authorization, until)
-            if answer.status not in {301, 302, 303, 307, 308}:
+                authorization = tokens.answer(challenge, scope, deadline, rejected=authorization)
+                answer = self._send(method, url, headers, authorization, deadline)
+            if answer.status not in _REDIRECTS:
                 break
             answer.discard(self.limits.error)
-            url = self._redirect_target(url, answer.headers.get("Location", ""))
+            url = follow(url, answer.headers.get("Location", ""), what="redirects to")
         else:
             message = f"{redact(url)}: more than {MAX_REDIRECTS} redirects"
             raise RegistryError(message, status=answer.status)
         if not 200 <= answer.status < 300:
-            raise self._error(answer, method)
-        if deadline is None:
-            until.lift()
-        answer.path = path
+            raise self._error(answer, method, note=tokens.note if at_home else "")
+        answer.asked = asked
         return answer
 
-    def __getstate__(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in ("endpoint", "hosts", "timeouts", "limits")}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        endpoint = str(state.pop("endpoint"))
-        self.__init__(endpoint, **state)  # type: ignore[misc] # the arguments, as __getstate__ names them
+    def _url(self, path: str) -> str:
+        if not path.startswith("/"):
+            return path
+        url = f"{self.endpoint.base}{path}"
+        if self.endpoint.namespace is not None:
+            url += f"{'&' if '?' in path else '?'}{urlencode({'ns': self.endpoint.namespace})}"
+        return url
 
     def _send(
         self,
@@ -265,23 +349,34 @@ class Transport:
         headers: Mapping[str, str] | None,
         authorization: str | None,
         deadline: Deadline,
+        *,
+        form: bytes | None = None,
     ) -> Answer:
         timeouts = self.timeouts
         left = deadline.left()
+        origin = Origin.of(url)
         prepared = requests.PreparedRequest()
         prepared.prepare_method(method)
         prepared.url = url
         prepared.headers = requests.structures.CaseInsensitiveDict(
-            {"User-Agent": f"distsdk/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
+            {
+                "User-Agent": f"distsdk/{__version__}",
+                "Accept-Encoding": "identity",
+                **(self.endpoint.headers if origin == self.origin else {}),
+                **(headers or {}),
+            }
         )
         if authorization:
             prepared.headers["Authorization"] = authorization
+        if form is not None:
+            prepared.body = form
+            prepared.headers["Content-Type"] = "application/x-www-form-urlencoded"
+            prepared.headers["Content-Length"] = str(len(form))
         prepared.hooks = {"response": []}
         session = self._process().session
-        key = _origin(url)
-        if (proxies := self._proxies.get(key)) is None:
-            proxies = self._proxies[key] = self.hosts.proxies_for(*key)
-        with _translated(url, timeouts.read, str(session.verify)), reaching_the_socket(deadline):
+        if (proxies := self._proxies.get(origin)) is None:
+            proxies = self._proxies[origin] = self.hosts.proxies_for(origin.scheme, origin.host, origin.port)
+        with _translated(url, timeouts.read, str(session.verify)), reaching_the_socket(deadline, self.limits.headers):
             # The adapter itself: Session.send reads the bodies of redirects, also of those it does not follow, without
             # a limit, and needs the cookie jar that these requests are made without.
             response = session.get_adapter(url).send(
@@ -293,6 +388,8 @@ class Transport:
                 cert=session.cert,
             )
         _log.debug("%s %s: %s", method, redact(url), response.status_code)
+        if origin == self.origin:
+            self.rate_limit = parse_rate_limit(response.headers) or self.rate_limit
         return Answer(response, url, timeouts.read)
 
     def _process(self) -> _Process:
@@ -305,74 +402,66 @@ class Transport:
                 session = self._given
             else:  # a copy has the same adapters and no connections
                 session = pickle.loads(pickle.dumps(self._given))  # noqa: S301 - our own bytes
-            process = _Process(session, Tokens(self.endpoint, self._fetch_token))
-            process = self._processes.setdefault(pid, process)
+            tokens = Tokens(self.origin, login=self._login, realms=self._realms, ask=self._ask_token_service)
+            process = self._processes.setdefault(pid, _Process(session, tokens))
         return process
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
         session.trust_env = False
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        adapter = TimedAdapter(pool_maxsize=KEPT_CONNECTIONS)
+        # What an endpoint is shown, and forgiven, no other host is: redirects lead to those.
+        adapter = TimedAdapter(tls=self.hosts.tls(self.endpoint, elsewhere=True), pool_maxsize=KEPT_CONNECTIONS)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
-        if self.hosts.ca_file is not None:
-            session.verify = str(self.hosts.ca_file)
+        if self.endpoint.client or self.endpoint.skip_verify:
+            adapter = TimedAdapter(tls=self.hosts.tls(self.endpoint), pool_maxsize=KEPT_CONNECTIONS)
+            session.mount(f"{self.origin}/", adapter)
         return session
 
-    def _fetch_token(self, url: str, deadline: Deadline) -> bytes:
-        """Ask a token service, which the registry named and `Tokens` found fit to be asked."""
+    def _ask_token_service(self, request: TokenRequest, deadline: Deadline) -> bytes:
+        """Send a request that `Tokens` made to a token service that it found fit to be asked.
+
+        Once: where it fails, the request that needs the token is tried again.
+        """
+        url, form = request.url, request.form
+        method = "GET" if form is None else "POST"
+        own = Origin.of(url)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._send("GET", url, {"Accept": "application/json"}, None, deadline)
-            if answer.status not in {301, 302, 303, 307, 308}:
+            authorization = request.authorization if Origin.of(url) == own else None
+            answer = self._send(method, url, {"Accept": "application/json"}, authorization, deadline, form=form)
+            if answer.status not in _REDIRECTS:
                 break
             answer.discard(self.limits.error)
-            url = self._redirect_target(url, answer.headers.get("Location", ""))
+            url = follow(url, answer.headers.get("Location", ""), what="redirects to")
+            if form is not None and (Origin.of(url) != own or answer.status not in {307, 308}):
+                message = f"{redact(request.url)} redirects a request that holds a login to {redact(url)}"
+                raise Unsafe(message)
         if answer.status != 200:
-            raise self._error(answer, "GET")
+            raise self._error(answer, method)
         return answer.read_document(self.limits.token, deadline, what=f"the reply of {redact(url)}")
 
-    def _redirect_target(self, url: str, location: str) -> str:
-        """Return where a redirect leads, if it may.
-
-        Raises:
-            Unsafe: To something that is no http(s) URL, or from https to http.
-            RegistryError: Nowhere.
-        """
-        try:
-            target = requests.utils.requote_uri(urljoin(url, location))
-            parts = urlsplit(target)
-            valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
-            valid = valid and parts.port != 0  # and asking for the port raises if it is none
-        except (ValueError, requests.RequestException):
-            valid = False
-        if not location or not valid:
-            message = f"{redact(url)} redirects to something that is no http(s) URL: {redact(location)}"
-            raise Unsafe(message)
-        if url.startswith("https:") and parts.scheme != "https":
-            message = f"{redact(url)} redirects from https to http, to {redact(target)}"
-            raise Unsafe(message)
-        return target
-
-    def _error(self, answer: Answer, method: str) -> DistError:
+    def _error(self, answer: Answer, method: str, *, note: str = "") -> DistError:
         """Return the error that an answer stands for, with the registry's own codes and words."""
         codes, words = self._registry_words(answer, method)
+        note = f"; {note}" if note else ""
         said = f": {words}" if words else ""
         shown = redact(answer.url)
         status = answer.status
         if status == 404:
             return NotFound(f"{shown} is not there (404{said})", codes=codes)
         if status == 401:
-            return Denied(f"{shown} does not exist or needs a login (401{said})", status=status, codes=codes)
+            return Denied(f"{shown} does not exist or needs a login (401{said}){note}", status=status, codes=codes)
         if status == 403:
-            return Denied(f"{shown} is forbidden (403{said})", status=status, codes=codes)
+            return Denied(f"{shown} is forbidden (403{said}){note}", status=status, codes=codes)
+        retry_after = parse_retry_after(answer.headers.get("Retry-After", ""))
         if status == 429:
-            retry_after = parse_retry_after(answer.headers.get("Retry-After", ""))
             when = f"in {retry_after:g} seconds" if retry_after is not None else "later"
             message = f"{shown}: the registry wants fewer requests (429{said}); try again {when}"
             return RateLimited(message, retry_after=retry_after, codes=codes)
         name = http.client.responses.get(status, "")
-        return RegistryError(f"{shown} answered {status} {name}{said}", status=status, codes=codes)
+        message = f"{shown} answered {status} {name}{said}"
+        return RegistryError(message, status=status, codes=codes, retry_after=retry_after)
 
     def _registry_words(self, answer: Answer, method: str) -> tuple[tuple[str, ...], str]:
         """Return the codes and messages of an error's body (distribution-spec, "Error Codes")."""
@@ -401,10 +490,13 @@ def parse_retry_after(text: str) -> float | None:
     return max(0.0, moment.timestamp() - time.time())
 
 
-def _origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port (RFC 6454 section 4)."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+def parse_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
+    """Read what registries say of their limits, ``RateLimit-Limit: 100;w=21600`` (Docker Hub); None for nothing."""
+    remaining, limit = (
+        re.match(r"\s*([0-9]{1,9})\s*(?:[;,]|$)", headers.get(f"RateLimit-{name}", ""))
+        for name in ("Remaining", "Limit")
+    )
+    return RateLimit(int(remaining[1]), int(limit[1]) if limit else None) if remaining else None
 
 
 @contextlib.contextmanager
@@ -436,6 +528,8 @@ def _translate(chain: list[BaseException], url: str, read_timeout: float, author
         if isinstance(e, ssl.SSLError) and e.library in {"X509", "PEM"}:
             message = f"{authorities} holds no certificate authority in PEM form: see --cacert and DISTSDK_CACERT"
             return InvalidConfig(message)
+        if isinstance(e, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return Unreachable(f"{redact(url)}: the TLS connection ended too early", url=url, temporary=True)
         if isinstance(e, ssl.SSLError):
             message = f"no TLS with {host} ({e.reason or e}): if it speaks plain HTTP, allow that with --plain-http"
             return Unreachable(message, url=url)
@@ -445,18 +539,20 @@ def _translate(chain: list[BaseException], url: str, read_timeout: float, author
             return Unreachable(f"{host} refuses connections: is a registry running there?", url=url)
     # urllib3's errors of a new connection are all derived from ConnectTimeoutError: it comes after them.
     if any(isinstance(e, urllib3.exceptions.ConnectTimeoutError) for e in chain):
-        return Unreachable(f"{host} did not accept a connection in time", url=url)
+        return Unreachable(f"{host} did not accept a connection in time", url=url, temporary=True)
     if any(isinstance(e, urllib3.exceptions.ReadTimeoutError | TimeoutError) for e in chain):
         message = f"{redact(url)}: no byte came for {read_timeout:g} seconds"
-        return DeadlineExceeded(message, seconds=read_timeout)
+        return DeadlineExceeded(message, seconds=read_timeout, temporary=True)
     if any(isinstance(e, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead) for e in chain):
-        return Unreachable(f"{redact(url)}: the connection ended in the middle of the body", url=url)
+        message = f"{redact(url)}: the connection ended in the middle of the body"
+        return Unreachable(message, url=url, temporary=True)
     # Errors of the system quote no URL; a proxy's refusal of a tunnel is a plain OSError.
     told = [
         e.strerror or str(e) for e in chain if isinstance(e, OSError) and type(e).__module__ in {"builtins", "socket"}
     ]
     proxy = "the proxy: " if any(isinstance(e, urllib3.exceptions.ProxyError) for e in chain) else ""
-    return Unreachable(f"{redact(url)}: {proxy}{[*told, type(chain[-1]).__name__][0]}", url=url)
+    broke = any(isinstance(e, ConnectionResetError | ConnectionAbortedError | BrokenPipeError) for e in chain)
+    return Unreachable(f"{redact(url)}: {proxy}{[*told, type(chain[-1]).__name__][0]}", url=url, temporary=broke)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

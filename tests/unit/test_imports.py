@@ -18,9 +18,10 @@ ROOT = Path(distsdk.__file__).parent
 MAY_IMPORT = {
     "errors": set[str](),
     "model": {"errors"},
-    "blob": {"errors", "model"},
+    "ranges": {"errors"},
+    "blob": {"errors", "model", "ranges"},
     "transport": {"errors", "model"},
-    "remotes": {"errors", "model", "blob", "transport"},
+    "remotes": {"errors", "model", "ranges", "blob", "transport"},
     "store": {"errors", "model", "blob"},
     "transfer": {"errors", "model", "blob", "transport", "remotes", "store"},
     "layers": {"errors", "model", "blob"},
@@ -47,6 +48,7 @@ UPWARD = {
 NEVER = {
     "errors": {"attrs", "requests", "urllib3", "os.environ", "time"},
     "model": {"requests", "urllib3", "http", "socket", "urllib.request", "os.environ", "time"},
+    "ranges": {"requests", "urllib3"},
     "blob": {"requests", "urllib3"},
     "layers": {"requests", "urllib3"},
 }

@@ -62,6 +62,7 @@ from distsdk.testing import (
     WrongDigestHeader,
     WrongLength,
 )
+from distsdk.transport.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -1192,7 +1193,7 @@ def test_a_token_service_that_fails_is_an_error(fault: Fault) -> None:
         with pytest.raises((Denied, MalformedDocument, RegistryError, Unreachable)) as caught:
             connected(registry).fetch("7")
         check_message(caught.value)
-        assert 2 == len(registry.requests)
+        assert len(registry.requests) in {2, 1 + Retry().attempts}
 
 
 @pytest.mark.parametrize(
@@ -1235,21 +1236,13 @@ BROKEN: list[tuple[Fault | list[Fault], str, tuple[type[DistError], ...]]] = [
     (WrongLength(1), "sized blob", (Unreachable, SizeMismatch)),
     (Cut(10), "tag", (Unreachable,)),
     (Cut(10), "blob", (Unreachable,)),
-    (Cut(300_000), "blob", (Unreachable,)),
     (Cut(0), "blob", (Unreachable,)),
-    (Cut(300_000), "sized blob", (Unreachable,)),
     (Cut(10, reset=True), "tag", (Unreachable,)),
-    (Cut(300_000, reset=True), "blob", (Unreachable,)),
     ([NoContentLength(), Cut(300_000)], "blob", (DigestMismatch, Unreachable)),
-    ([NoContentLength(), Cut(300_000)], "sized blob", (SizeMismatch, Unreachable)),
-    ([NoContentLength(chunked=True), Cut(300_000)], "blob", (DigestMismatch, Unreachable)),
-    ([NoContentLength(chunked=True), Cut(300_000)], "sized blob", (SizeMismatch, Unreachable)),
     ([NoContentLength(chunked=True), Cut(50)], "tag", (DigestMismatch, Unreachable)),
     (WrongBytes(), "tag", (DigestMismatch,)),
     (WrongBytes(400_000), "blob", (DigestMismatch,)),
     (WrongBytes(400_000), "sized blob", (DigestMismatch,)),
-    (Cut(50_000), "reader", (Unreachable,)),
-    (Cut(50_000, reset=True), "reader", (Unreachable,)),
     (Short(), "reader", (IntegrityError, Unreachable)),
     (WrongBytes(), "reader", (DigestMismatch,)),
     (Cut(5), "tags", (Unreachable,)),
@@ -1280,6 +1273,33 @@ def test_a_broken_answer_is_never_a_success(
             assert secret.encode() not in pickle.dumps(caught.value)
         registry.clear_faults()
         assert DATA == connected(registry).fetch(DIGEST).read()
+
+
+#: Faults that are in each answer, and what is read in spite of them.
+HEALED: list[tuple[list[Fault], str]] = [
+    ([Cut(100_000)], "blob"),
+    ([Cut(100_000)], "sized blob"),
+    ([Cut(100_000, reset=True)], "blob"),
+    ([Cut(20_000)], "blob"),
+    ([NoContentLength(), Cut(100_000)], "sized blob"),
+    ([NoContentLength(chunked=True), Cut(100_000)], "blob"),
+    ([NoContentLength(chunked=True), Cut(100_000)], "sized blob"),
+    ([Cut(50_000)], "reader"),
+    ([Cut(50_000, reset=True)], "reader"),
+]
+
+
+@pytest.mark.parametrize(("faults", "what"), HEALED)
+@pytest.mark.parametrize("auth", [None, "bearer"])
+def test_what_is_cut_again_and_again_is_resumed(faults: list[Fault], what: str, auth: str | None) -> None:
+    """Each answer ends too early; each further one goes on where that was, and no byte is asked for twice."""
+    with Registry(auth="bearer" if auth else None) as registry:
+        fill(registry)
+        for fault in faults:
+            registry.fault(fault, path="/blobs/", method="GET")
+        assert DATA == attempt(connected(registry), what)
+        sent = sum(r.body_bytes_sent for r in registry.requests if r.status in {200, 206} and "/blobs/" in r.path)
+        assert len(DATA) <= sent < len(DATA) + 20_000
 
 
 @pytest.mark.parametrize("after", [None, 0, 10])

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from attrs import field, frozen
 
-from distsdk.transport.hosts import Hosts
+from distsdk.transport.hosts import Endpoint, Hosts
 from distsdk.transport.http import Limits, Timeouts, Transport
+from distsdk.transport.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -178,6 +179,7 @@ class MakeTransport(Protocol):
         url: str,
         *,
         hosts: Hosts = ...,
+        retry: Retry = ...,
         timeouts: Timeouts = ...,
         limits: Limits = ...,
         session: requests.Session | None = ...,
@@ -194,11 +196,20 @@ def transport() -> MakeTransport:
         url: str,
         *,
         hosts: Hosts = Hosts(),  # noqa: B008 - frozen
+        retry: Retry = Retry(attempts=1),  # noqa: B008 - frozen
         timeouts: Timeouts = Timeouts(5, 5, 5),  # noqa: B008 - frozen
         limits: Limits = Limits(),  # noqa: B008 - frozen
         session: requests.Session | None = None,
     ) -> Transport:
-        return Transport(url, hosts=hosts, timeouts=timeouts, limits=limits, session=session)
+        return Transport(
+            Endpoint(url),
+            hosts=hosts,
+            login=lambda: None,
+            retry=retry,
+            timeouts=timeouts,
+            limits=limits,
+            session=session,
+        )
 
     return make
 

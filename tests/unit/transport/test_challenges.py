@@ -213,11 +213,11 @@ def test_any_token_reply_can_be_read(body: bytes) -> None:
     ("grant", "url"),
     [
         (
-            Grant("https://auth.example/token", "registry example", "repository:a/b:pull,push"),
+            Grant("https://auth.example/token", "registry example", ("repository:a/b:pull,push",)),
             "https://auth.example/token?service=registry+example&scope=repository%3Aa%2Fb%3Apull%2Cpush",
         ),
-        (Grant("https://auth.example/token?a=b", "s", ""), "https://auth.example/token?a=b&service=s"),
-        (Grant("https://auth.example/token", "", "x&y=z"), "https://auth.example/token?scope=x%26y%3Dz"),
+        (Grant("https://auth.example/token?a=b", "s", ()), "https://auth.example/token?a=b&service=s"),
+        (Grant("https://auth.example/token", "", ("x&y=z",)), "https://auth.example/token?scope=x%26y%3Dz"),
     ],
 )
 def test_the_url_of_a_token(grant: Grant, url: str) -> None:

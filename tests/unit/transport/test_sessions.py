@@ -11,10 +11,10 @@ import pytest
 import requests
 
 import distsdk
+from distsdk import Credentials, Hosts, Limits, Retry, Timeouts, connect
 from distsdk.errors import InvalidConfig, Unreachable
+from distsdk.model.media import OCI_MANIFEST
 from distsdk.testing import Header, Registry
-from distsdk.transport.hosts import Hosts
-from distsdk.transport.http import Limits, Timeouts, Transport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -412,57 +412,40 @@ def test_plain_http_that_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
         Hosts.from_environment()
 
 
-@pytest.mark.parametrize(
-    ("host", "endpoint"),
-    [
-        ("docker.io", "https://registry-1.docker.io"),
-        ("ghcr.io", "https://ghcr.io"),
-        ("registry.example:5000", "https://registry.example:5000"),
-        ("localhost", "http://localhost"),
-        ("localhost:5000", "http://localhost:5000"),
-        ("127.0.0.1", "http://127.0.0.1"),
-        ("127.255.0.3:5000", "http://127.255.0.3:5000"),
-        ("[::1]", "http://[::1]"),
-        ("[::1]:5000", "http://[::1]:5000"),
-        ("[fe80::1]:5000", "https://[fe80::1]:5000"),
-        ("128.0.0.1", "https://128.0.0.1"),
-        ("localhost.example", "https://localhost.example"),
-        ("127.0.0.1.example", "https://127.0.0.1.example"),
-        ("notlocalhost:5000", "https://notlocalhost:5000"),
-    ],
-)
-def test_endpoints(host: str, endpoint: str) -> None:
-    """Localhost and loopback addresses speak plain HTTP, every other host HTTPS; Docker Hub answers elsewhere."""
-    assert endpoint == Hosts().endpoint(host)
-    assert endpoint.replace("https:", "http:") == Hosts(plain_http=True).endpoint(host)
-
-
 # Copies
 
 
-def test_pickles_carry_no_secrets(
-    proxies: pytest.MonkeyPatch, transport: MakeTransport, ask: Ask, tmp_path: Path
-) -> None:
-    """A pickled transport works elsewhere, with the same limits, and holds neither token nor session."""
+def test_pickles_carry_no_secrets(proxies: pytest.MonkeyPatch) -> None:
+    """A pickled remote works elsewhere, with the same limits, and holds neither token nor session nor login."""
     with Registry(auth="bearer") as registry:
-        registry.add_manifest("x", RAW, "application/json", tags=["1"])
+        registry.add_manifest("x", RAW, OCI_MANIFEST, tags=["1"])
         session = requests.Session()
         session.headers["X-Planted"] = "planted"
-        original = Transport(
-            registry.url, hosts=Hosts(), timeouts=Timeouts(read=7), limits=Limits(token=70_000), session=session
+        original = connect(
+            registry.locator("x"),
+            hosts=Hosts(),
+            timeouts=Timeouts(read=7),
+            limits=Limits(token=70_000),
+            retry=Retry(attempts=3),
+            credentials=Credentials(username="me", password="planted"),
+            session=session,
         )
-        ask(original)
-        [token] = [r.headers["Authorization"] for r in registry.requests if "Authorization" in r.headers]
+        assert RAW == original.fetch("1").read()
+        [token] = [
+            r.headers["Authorization"] for r in registry.requests if "Bearer" in r.headers.get("Authorization", "")
+        ]
         data = pickle.dumps(original)
         assert (False, False) == (token.split(" ")[1].encode() in data, b"planted" in data)
         copy = pickle.loads(data)  # noqa: S301 - our own bytes
-        assert (7, 70_000, registry.url) == (copy.timeouts.read, copy.limits.token, copy.endpoint)
+        settings = copy._settings
+        assert (7, 70_000, 3) == (settings.timeouts.read, settings.limits.token, settings.retry.attempts)
+        assert str(original.locator) == str(copy.locator)
         registry.reset()
-        assert RAW == ask(copy)
+        assert RAW == copy.fetch("1").read()
         assert registry.count(path="/token") == 1
 
 
-def test_pickles_carry_no_proxys_password(proxies: pytest.MonkeyPatch, transport: MakeTransport) -> None:
+def test_pickles_carry_no_proxys_password(proxies: pytest.MonkeyPatch) -> None:
     """A proxy's password belongs to the machine it was configured on."""
     proxies.setenv("HTTPS_PROXY", "http://user:planted@proxy.invalid:3128")
-    assert b"planted" not in pickle.dumps(transport("https://r.example", hosts=Hosts.from_environment()))
+    assert b"planted" not in pickle.dumps(connect("r.example/x", hosts=Hosts.from_environment()))

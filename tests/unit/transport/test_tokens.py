@@ -13,10 +13,11 @@ import pytest
 
 from distsdk.errors import DeadlineExceeded, Denied, LimitExceeded, MalformedDocument, Unsafe
 from distsdk.testing import Registry, Stall, Status
-from distsdk.transport.auth import EXPIRY_MARGIN, Tokens
+from distsdk.transport.auth import EXPIRY_MARGIN, TokenRequest, Tokens
 from distsdk.transport.deadline import Deadline
 from distsdk.transport.hosts import Hosts
 from distsdk.transport.http import Limits, Timeouts
+from distsdk.transport.origin import Origin
 
 if TYPE_CHECKING:
     import socket
@@ -101,15 +102,20 @@ def test_tokens_are_kept_by_scope(registry: Registry, transport: MakeTransport, 
     assert tokens[0] == tokens[2] != tokens[1] == tokens[3]
 
 
+def made(origin: str, ask: Callable[[TokenRequest, Deadline], bytes]) -> Tokens:
+    """Make the tokens of a registry that there is no login for."""
+    return Tokens(Origin.of(origin), login=lambda: None, realms=frozenset(), ask=ask)
+
+
 def test_realm_service_and_scope_tell_tokens_apart() -> None:
     """A registry that names another realm, service or scope gets another token, one that names the same gets that."""
     asked: list[str] = []
 
-    def get(url: str, _: Deadline) -> bytes:
-        asked.append(url)
+    def get(request: TokenRequest, _: Deadline) -> bytes:
+        asked.append(request.url)
         return json.dumps({"token": f"t{len(asked)}"}).encode()
 
-    tokens = Tokens("https://r.example", get)
+    tokens = made("https://r.example", get)
     first = 'Bearer realm="https://a.example/t",service="s",scope="c"'
     others = [
         'Bearer realm="https://b.example/t",service="s",scope="c"',
@@ -145,7 +151,7 @@ def test_tokens_are_renewed_before_they_expire(monkeypatch: pytest.MonkeyPatch, 
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     given = iter("abc")
-    tokens = Tokens("https://r", lambda *_: json.dumps({"token": next(given), "expires_in": lifetime}).encode())
+    tokens = made("https://r", lambda *_: json.dumps({"token": next(given), "expires_in": lifetime}).encode())
     assert tokens.answer('Bearer realm="https://r/t"', "x", Deadline(5), rejected=None) == "Bearer a"
     now += kept - 0.01
     assert tokens.header("x", Deadline(5)) == "Bearer a"
@@ -163,7 +169,7 @@ def test_the_life_of_a_token_starts_when_it_is_asked_for(monkeypatch: pytest.Mon
         now += 50
         return b'{"token": "t", "expires_in": 60}'
 
-    tokens = Tokens("https://r", slow)
+    tokens = made("https://r", slow)
     tokens.answer('Bearer realm="https://r/t"', "x", Deadline(5), rejected=None)
     now += 6
     before = now
@@ -222,14 +228,14 @@ def test_a_registry_that_refuses_every_token_is_not_asked_for_ever(
 def test_other_schemes_need_a_login(challenge: str, schemes: str) -> None:
     """A challenge that cannot be met without a password is Denied, and the message says what was asked for."""
     with pytest.raises(Denied, match="asks for a login") as caught:
-        Tokens("https://r.example", lambda *_: b"{}").answer(challenge, "x", Deadline(5), rejected=None)
+        made("https://r.example", lambda *_: b"{}").answer(challenge, "x", Deadline(5), rejected=None)
     assert f"(scheme: {schemes})" in str(caught.value)
     assert caught.value.status == 401
 
 
 def test_bearer_is_preferred_to_basic() -> None:
     """Of several challenges the one that can be met is met, wherever it stands."""
-    tokens = Tokens("https://r", lambda *_: b'{"token": "t"}')
+    tokens = made("https://r", lambda *_: b'{"token": "t"}')
     assert tokens.answer('Basic realm="x", Bearer realm="https://r/t"', "x", Deadline(5), rejected=None) == "Bearer t"
 
 
@@ -256,12 +262,12 @@ def test_realms_that_are_not_asked(origin: str, realm: str) -> None:
     """A realm must be an http(s) URL without a password, and of https where the registry is."""
     asked: list[str] = []
 
-    def get(url: str, _: Deadline) -> bytes:
-        asked.append(url)
+    def get(request: TokenRequest, _: Deadline) -> bytes:
+        asked.append(request.url)
         return b'{"token": "t"}'
 
     with pytest.raises(Unsafe, match="token service") as caught:
-        Tokens(origin, get).answer(f'Bearer realm="{realm}"', "x", Deadline(5), rejected=None)
+        made(origin, get).answer(f'Bearer realm="{realm}"', "x", Deadline(5), rejected=None)
     assert "password" not in str(caught.value)
     assert asked == []
 
@@ -276,7 +282,7 @@ def test_realms_that_are_not_asked(origin: str, realm: str) -> None:
 )
 def test_realms_that_are_asked(origin: str, realm: str) -> None:
     """A token service may be anywhere else."""
-    tokens = Tokens(origin, lambda *_: b'{"token": "t"}')
+    tokens = made(origin, lambda *_: b'{"token": "t"}')
     assert tokens.answer(f'Bearer realm="{realm}"', "x", Deadline(5), rejected=None) == "Bearer t"
 
 
@@ -286,7 +292,7 @@ def test_a_realm_without_tls_is_refused_to_a_registry_with(
     """Over a real TLS connection: the token service without TLS gets no request."""
     plain = serve(reply(200, b'{"token": "t"}'))
     registry = serve(reply(401, WWW_Authenticate=f'Bearer realm="{plain.url}/token"'), authority.context)
-    with pytest.raises(Unsafe, match="without TLS"):
+    with pytest.raises(Unsafe, match="from https to http"):
         ask(transport(registry.url, hosts=Hosts(ca_file=authority.file)))
     assert plain.asked == []
     assert len(registry.asked) == 1

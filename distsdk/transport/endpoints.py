@@ -1,0 +1,155 @@
+"""The endpoints that serve a host, mirrors and the registry: asked in order, each for what it is trusted with."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import evolve
+
+from distsdk.errors import DeadlineExceeded, Denied, InvalidConfig, NotFound, RateLimited, RegistryError, Unreachable
+from distsdk.transport.http import Transport
+from distsdk.transport.origin import Origin
+from distsdk.transport.retry import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import requests
+
+    from distsdk.transport.credentials import Credentials, Login
+    from distsdk.transport.hosts import Endpoint, Hosts, Plan
+    from distsdk.transport.http import Limits, RateLimit, Timeouts
+    from distsdk.transport.retry import Retry
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+#: Seconds for which an endpoint that cannot be reached is passed over, if there is another one.
+REST = 30.0
+
+
+class Endpoints:
+    """Where a repository's host answers.
+
+    Args:
+        plan: The endpoints, in order.
+        repository: Whose login is looked up; empty for the host as a whole.
+        credentials: Where logins are looked up.
+        hosts: Certificate authorities and proxies.
+        retry: What is tried again, at the last endpoint there is.
+        timeouts: How long to wait.
+        limits: How much to take.
+        session: As `Transport` takes it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        repository: str,
+        *,
+        credentials: Credentials,
+        hosts: Hosts,
+        retry: Retry,
+        timeouts: Timeouts,
+        limits: Limits,
+        session: requests.Session | None,
+    ) -> None:
+        self.plan = plan
+        self._repository = repository
+        self._credentials = credentials
+        self._hosts = hosts
+        self.retry = retry
+        self.timeouts = timeouts
+        self.limits = limits
+        self._resting: dict[Transport, float] = {}  # until when
+        self._transports = [
+            Transport(
+                endpoint,
+                hosts=hosts,
+                login=_login(credentials, endpoint, plan, repository),
+                # What the user said of the host's token services holds for the host, and for no mirror of it.
+                realms=frozenset(map(Origin.of, plan.realms)) if endpoint.namespace is None else frozenset(),
+                retry=retry,
+                timeouts=timeouts,
+                limits=limits,
+                session=session,
+            )
+            for endpoint in plan.endpoints
+        ]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The plan may hold secrets: whoever unpickles makes one there.
+        policies = (self._credentials, self._hosts, self.retry, self.timeouts, self.limits)
+        return _plan_again, (self.plan.host, self._repository, *policies)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the registry last said of its limits."""
+        return next((t.rate_limit for t in reversed(self._transports) if t.rate_limit), None)
+
+    def first(self, capability: str, ask: Callable[[Transport, Patience], T], patience: Patience | None = None) -> T:
+        """Return what the first endpoint that has it gives.
+
+        Args:
+            capability: What the endpoint has to be trusted with: ``pull`` for what goes by its digest, ``resolve`` for
+                what goes by a name.
+            ask: Asks one endpoint.
+            patience: The attempts there are at the last endpoint; at those before it there is one.
+
+        Raises:
+            InvalidConfig: No endpoint is trusted with it.
+            DistError: Of the last endpoint, or of any that was no mere failure to serve.
+        """
+        able = [t for t in self._transports if capability in t.endpoint.capabilities]
+        if not able:
+            message = f"no endpoint of {self.plan.host} may {capability}: {self.plan.why} allows none to"
+            raise InvalidConfig(message)
+        *mirrors, last = able
+        for transport in mirrors:
+            if self._resting.get(transport, 0) > time.monotonic():
+                continue
+            try:
+                result = ask(transport, Patience(evolve(self.retry, attempts=1)))
+            except (Denied, NotFound, RateLimited, RegistryError, Unreachable, DeadlineExceeded) as error:
+                if isinstance(error, Unreachable | DeadlineExceeded):
+                    self._resting[transport] = time.monotonic() + REST
+                _log.info("%s did not serve: %s; asking the next endpoint", transport.origin, error)
+            else:
+                _log.info("served by %s", transport.origin)
+                return result
+        return ask(last, patience or Patience(self.retry))
+
+
+def _plan_again(  # noqa: PLR0917 - as pickled
+    host: str,
+    repository: str,
+    credentials: Credentials,
+    hosts: Hosts,
+    retry: Retry,
+    timeouts: Timeouts,
+    limits: Limits,
+) -> Endpoints:
+    return Endpoints(
+        hosts.plan(host),
+        repository,
+        credentials=credentials,
+        hosts=hosts,
+        retry=retry,
+        timeouts=timeouts,
+        limits=limits,
+        session=None,
+    )
+
+
+def _login(credentials: Credentials, endpoint: Endpoint, plan: Plan, repository: str) -> Callable[[], Login | None]:
+    """Return what looks up the login of an endpoint: the host's own, or that of the mirror's name."""
+    own = endpoint.namespace is None
+    host = plan.host if own else endpoint.origin.partition("://")[2]
+
+    def look_up() -> Login | None:
+        return credentials.login(host, repository, given=own)
+
+    return look_up
