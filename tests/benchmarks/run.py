@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MIB = 1 << 20
@@ -69,7 +70,7 @@ def registry(folder: Path) -> Iterator[str]:
 
 
 def push(host: str, file: Path, mib: int) -> str:
-    """Upload random bytes (distribution-spec, "Pushing a blob monolithically") and return their digest.
+    """Upload random bytes and return their digest.
 
     They are never in memory: what a child is measured to need includes what this process had when it was started.
     """
@@ -79,14 +80,20 @@ def push(host: str, file: Path, mib: int) -> str:
         data.seek(0)
         digest = f"sha256:{hashlib.file_digest(data, 'sha256').hexdigest()}"
         data.seek(0)
-        start = urllib.request.Request(f"http://{host}/v2/bench/x/blobs/uploads/", method="POST")
-        with urllib.request.urlopen(start) as answer:
-            location = urlsplit(answer.headers["Location"])
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(mib * MIB)}
-        url = f"http://{host}{location.path}?{location.query}&digest={digest}"
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method="PUT")):
-            file.unlink()
-            return digest
+        upload(host, data, digest, mib * MIB)
+        file.unlink()
+        return digest
+
+
+def upload(host: str, data: BinaryIO, digest: str, size: int) -> None:
+    """Upload a blob (distribution-spec, "Pushing a blob monolithically")."""
+    start = urllib.request.Request(f"http://{host}/v2/bench/x/blobs/uploads/", method="POST")
+    with urllib.request.urlopen(start) as answer:
+        location = urlsplit(answer.headers["Location"])
+    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+    url = f"http://{host}{location.path}?{location.query}&digest={digest}"
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers, method="PUT")):
+        pass
 
 
 def push_manifest(host: str, layer: str, number: int) -> str:

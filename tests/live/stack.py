@@ -37,6 +37,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("LIVE_CACHE", HERE / ".state"))
 USER = "reader"
 TOKEN_SECONDS = 300
+CUT_BYTES = 5_000_000
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 HOSTS = """\
@@ -45,12 +46,21 @@ HOSTS = """\
 127.0.0.2 registry-1.docker.io
 127.0.0.3 auth.docker.io
 127.0.0.4 production.cloudflare.docker.com
+127.0.0.5 basic.example
+127.0.0.6 mirror.example
+127.0.0.7 mutual.example
+127.0.0.8 files.example slow.example
 """
 READY = {
     "https://registry-1.docker.io/v2/": 401,
     "https://auth.docker.io/token?service=registry.docker.io": 200,
     "https://production.cloudflare.docker.com/": 404,
     "http://localhost:5000/v2/": 200,
+    "https://basic.example/v2/": 401,
+    "https://mirror.example/v2/": 200,
+    "https://mutual.example/v2/": 400,
+    "https://slow.example/v2/": 200,
+    "http://127.0.0.1:5012/v2/": 200,
 }
 NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 
@@ -59,7 +69,10 @@ def tools() -> None:
     """Stop with the line that installs them if programs are missing."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     os.environ["PATH"] = path  # a plain user's PATH lacks nginx and ip
-    needed = ("apt-get", "curl", "docker-registry", "dpkg-deb", "ip", "nginx", "openssl", "skopeo", "umoci", "unshare")
+    needed = (
+        *("apt-get", "curl", "docker-credential-pass", "docker-registry", "dpkg-deb", "gpg", "htpasswd", "ip"),
+        *("nginx", "openssl", "pass", "skopeo", "umoci", "unshare"),
+    )
     if missing := [name for name in needed if shutil.which(name) is None]:
         raise SystemExit(
             f"live stack: missing {', '.join(missing)}; on Debian: xargs apt-get install -y < {HERE / 'packages.txt'}"
@@ -209,12 +222,13 @@ def prepare_namespace(state: Path) -> None:
 
 
 def make_certificates(state: Path) -> None:
-    """Make two authorities of two days: one for TLS, one that signs the certificate of the token service."""
+    """Make authorities of two days: for servers, for the token service's signing key, and for clients."""
     tls = state / "tls"
     tls.mkdir()
     for authority, leaf, kind in (
         ("ca", "tls", ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")),
         ("token-ca", "token", ("rsa:2048",)),
+        ("client-ca", "client", ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")),
     ):
         config = ("-config", HERE / "config" / "openssl.cnf")
         request = ("openssl", "req", "-x509", "-nodes", "-days", "2", *config, "-newkey", *kind)
@@ -223,6 +237,13 @@ def make_certificates(state: Path) -> None:
         signer = ("-CA", tls / f"{authority}.pem", "-CAkey", tls / f"{authority}.key")
         out = ("-keyout", tls / f"{leaf}.key", "-out", tls / f"{leaf}.pem")
         content.run(*request, *signer, "-extensions", leaf, "-subj", f"/CN=distsdk live stack {leaf}", *out)
+
+
+def make_login(state: Path, password: str) -> None:
+    """Make the password file of basic.example; the cost of bcrypt is the least, since each request pays it."""
+    command = ("htpasswd", "-n", "-i", "-B", "-C", "4", USER)
+    made = subprocess.run(command, input=password, capture_output=True, text=True, check=True)
+    (state / "htpasswd").write_text(made.stdout)
 
 
 def fill_storage(cache: Path, state: Path) -> None:
@@ -250,24 +271,26 @@ def fill_storage(cache: Path, state: Path) -> None:
         shutil.copytree(kept, state / "storage")
 
 
-def environment(cache: Path, state: Path, password: str) -> dict[str, str]:
+def environment(cache: Path, state: Path, login: dict[str, str]) -> dict[str, str]:
     """Return the command's environment: our authority for everyone, nobody's own credentials, no proxy."""
     proxies = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
     others = {"SSL_CERT_DIR", "DOCKER_AUTH_CONFIG"}
     kept = {name: value for name, value in os.environ.items() if name.lower() not in proxies and name not in others}
     authority = str(state / "tls" / "ca.pem")
-    return kept | {
-        "LIVE_STATE": str(state),
-        "LIVE_CACHE": str(cache),
-        "LIVE_USER": USER,
-        "LIVE_PASSWORD": password,
-        "DISTSDK_CACERT": authority,
-        "SSL_CERT_FILE": authority,
-        "CURL_CA_BUNDLE": authority,
-        "REQUESTS_CA_BUNDLE": authority,
-        "DOCKER_CONFIG": str(state / "docker"),
-        "REGISTRY_AUTH_FILE": str(state / "docker" / "config.json"),
-    }
+    return (
+        kept
+        | login
+        | {
+            "LIVE_STATE": str(state),
+            "LIVE_CACHE": str(cache),
+            "DISTSDK_CACERT": authority,
+            "SSL_CERT_FILE": authority,
+            "CURL_CA_BUNDLE": authority,
+            "REQUESTS_CA_BUNDLE": authority,
+            "DOCKER_CONFIG": str(state / "docker"),
+            "REGISTRY_AUTH_FILE": str(state / "docker" / "config.json"),
+        }
+    )
 
 
 def inside(arguments: argparse.Namespace) -> int:
@@ -284,19 +307,27 @@ def inside(arguments: argparse.Namespace) -> int:
     (state / "docker").mkdir()
     (state / "docker" / "config.json").write_text("{}\n")
     (state / "token-seconds").write_text(os.environ.get("LIVE_TOKEN_SECONDS", str(TOKEN_SECONDS)))
+    (state / "cut-bytes").write_text(str(CUT_BYTES))
     shutil.copy(HERE / "config" / "nginx.conf", state)
-    password = secrets.token_urlsafe(16)
-    env = environment(arguments.cache, state, password)
+    password, identity_token = secrets.token_urlsafe(16), secrets.token_urlsafe(32)
+    login = {"LIVE_USER": USER, "LIVE_PASSWORD": password, "LIVE_IDENTITY_TOKEN": identity_token}
+    make_login(state, password)
+    env = environment(arguments.cache, state, login)
     with servers(state) as running:
         running.start("registry", "docker-registry", "serve", str(HERE / "config" / "registry.yml"))
         running.start("writer", "docker-registry", "serve", str(HERE / "config" / "writer.yml"))
-        login = {"LIVE_USER": USER, "LIVE_PASSWORD": password}
+        running.start("htpasswd", "docker-registry", "serve", str(HERE / "config" / "htpasswd.yml"))
+        running.start("proxy", sys.executable, str(HERE / "proxy.py"), str(state))
         running.start("tokens", sys.executable, str(HERE / "token_service.py"), str(state), env=login)
         running.start("nginx", "nginx", "-p", str(state), "-e", "nginx-error.log", "-c", "nginx.conf")
         trust = ssl.create_default_context(cafile=env["SSL_CERT_FILE"])
         for url, status in READY.items():
             running.wait_for(url, status, trust if url.startswith("https") else None)
-        for log in ("access.jsonl", "tokens.jsonl"):  # what was asked while starting is nobody's business
+        for log in (
+            "access.jsonl",
+            "tokens.jsonl",
+            "connections.jsonl",
+        ):  # what was asked while starting is nobody's business
             (state / log).write_text("")
         try:
             code = subprocess.run(arguments.command, env=env, check=False).returncode

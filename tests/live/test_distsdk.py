@@ -6,24 +6,37 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from inside import (
+    AUTH,
+    CDN,
+    DISTSDK,
+    REDIS,
+    REGISTRY,
+    STATE,
+    Log,
+    blob_file,
+    document,
+    fetched,
+    raw,
+    refused,
+    run,
+    sha256sum,
+    shell,
+    skopeo,
+)
 
 import distsdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     Damage = Callable[[Callable[[bytes], bytes]], dict[str, Any]]
 
-STATE = Path(os.environ["LIVE_STATE"])
-DISTSDK = Path(sys.executable).with_name("distsdk")
-REDIS = "docker.io/library/redis"
-REGISTRY, CDN, AUTH = "registry-1.docker.io", "production.cloudflare.docker.com", "auth.docker.io"
 GENUINE = "sha256:a027a470aa2b9b41cc2539847a97b8a14794ebd0a4c7c5d64e390df6bde56c73"
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -39,127 +52,15 @@ TAGS = {
 }
 
 
-def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Run distsdk; what it says on standard error is for the test to look at."""
-    argv = [str(DISTSDK), *arguments]
-    env = os.environ | variables
-    return subprocess.run(argv, input=stdin.encode(), capture_output=True, env=env, check=False)
-
-
-def fetched(*arguments: str) -> bytes:
-    """Return what a fetch that succeeds writes; it has nothing to say on standard error."""
-    done = run("fetch", *arguments)
-    assert (0, b"") == (done.returncode, done.stderr)
-    return done.stdout
-
-
-def refused(*arguments: str, **variables: str) -> tuple[int, str]:
-    """Return the exit code and the one line that a command which fails says; it writes no data."""
-    done = run(*arguments, **variables)
-    assert b"" == done.stdout
-    [line] = done.stderr.decode().splitlines()
-    return done.returncode, line
-
-
-def shell(line: str, **variables: str) -> bytes:
-    """Run a line as a person types it, with distsdk on PATH; no part of a pipe may fail."""
-    env = os.environ | {"PATH": f"{DISTSDK.parent}:{os.environ['PATH']}"} | variables
-    return subprocess.run(["bash", "-o", "pipefail", "-ec", line], stdout=subprocess.PIPE, env=env, check=True).stdout
-
-
-def skopeo(*arguments: str | Path) -> bytes:
-    """Return what skopeo writes."""
-    return subprocess.run(["skopeo", *arguments], stdout=subprocess.PIPE, check=True).stdout
-
-
-def raw(name: str, repository: str = REDIS) -> bytes:
-    """Return a manifest or index of a repository, as skopeo gets it by its tag or digest."""
-    separator = "@" if ":" in name else ":"
-    return skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{repository}{separator}{name}")
-
-
-def document(name: str) -> dict[str, Any]:
-    """Return a manifest or index of library/redis as skopeo gets it, parsed."""
-    parsed: dict[str, Any] = json.loads(raw(name))
-    return parsed
-
-
 def children(tag: str) -> list[dict[str, Any]]:
     """Return the descriptors in an index; none in what is a manifest."""
     found: list[dict[str, Any]] = document(tag).get("manifests", [])
     return found
 
 
-def sha256sum(data: bytes) -> str:
-    """Return the digest of bytes, by coreutils."""
-    done = subprocess.run(["sha256sum"], input=data, stdout=subprocess.PIPE, check=True)
-    return f"sha256:{done.stdout.split()[0].decode()}"
-
-
-def blob_file(digest: str) -> Path:
-    """Return where the run's storage keeps a blob."""
-    algorithm, _, text = digest.partition(":")
-    return STATE / "storage/docker/registry/v2/blobs" / algorithm / text[:2] / text / "data"
-
-
 def blob_path(digest: str) -> str:
     """Return the path of a blob in the CDN's URLs."""
     return f"/registry-v2/{blob_file(digest).relative_to(STATE / 'storage')}"
-
-
-class Log:
-    """What distsdk has asked nginx for since this was made."""
-
-    def __init__(self) -> None:
-        self._file = STATE / "access.jsonl"
-        time.sleep(0.2)  # nginx logs a moment after it has answered: let what was asked before be written
-        self._start = self._file.stat().st_size
-
-    def entries(self, host: str, kind: str = "") -> list[dict[str, Any]]:
-        """Return the requests to a host, as they are written by now, whose path holds `kind`."""
-        with self._file.open("rb") as file:
-            file.seek(self._start)
-            lines = [json.loads(line) for line in file if line.endswith(b"\n")]
-        return [
-            line
-            for line in lines
-            if line["host"] == host and kind in line["uri"] and line["user_agent"].startswith("distsdk/")
-        ]
-
-    def wait_for(self, count: int, host: str, kind: str = "") -> list[dict[str, Any]]:
-        """Return the requests to a host once there are `count`."""
-        deadline = time.monotonic() + 5
-        while len(found := self.entries(host, kind)) < count and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert count == len(found)
-        return found
-
-
-@pytest.fixture
-def log() -> Log:
-    """What distsdk asks nginx for during the test."""
-    return Log()
-
-
-@pytest.fixture
-def token_seconds() -> Iterator[Callable[[int], None]]:
-    """Set how long the next tokens live."""
-    file = STATE / "token-seconds"
-    before = file.read_text()
-
-    def write(seconds: int) -> None:
-        file.write_text(str(seconds))
-
-    yield write
-    file.write_text(before)
-
-
-@pytest.fixture(scope="module")
-def layers() -> list[dict[str, Any]]:
-    """The descriptors of the layers of `latest`, as skopeo gets them, lowest first."""
-    found: list[dict[str, Any]] = document("latest")["layers"]
-    assert 6 == len(found)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,13 @@ import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from inside import Lines, blob_file, push_random
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 STATE = Path(os.environ["LIVE_STATE"])
 USER = f"{os.environ['LIVE_USER']}:{os.environ['LIVE_PASSWORD']}"
+IDENTITY_TOKEN = os.environ["LIVE_IDENTITY_TOKEN"]
 REGISTRY = "https://registry-1.docker.io/v2"
 CDN = "https://production.cloudflare.docker.com"
 AUTH = "https://auth.docker.io/token?service=registry.docker.io"
+BASIC = "https://basic.example/v2"
 PLAIN = "http://localhost:5000/v2"
 GENUINE = "sha256:a027a470aa2b9b41cc2539847a97b8a14794ebd0a4c7c5d64e390df6bde56c73"
 
@@ -120,19 +124,6 @@ def layers(pull: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> l
     return paths
 
 
-@pytest.fixture
-def token_seconds() -> Iterator[Callable[[int], None]]:
-    """Set how long the next tokens live."""
-    file = STATE / "token-seconds"
-    before = file.read_text()
-
-    def write(seconds: int) -> None:
-        file.write_text(str(seconds))
-
-    yield write
-    file.write_text(before)
-
-
 def test_nothing_but_loopback_is_there() -> None:
     """The namespace has one interface, so nothing here can reach the real Docker Hub."""
     names = [link["ifname"] for link in json.loads(output("ip", "-json", "link")) if "UP" in link["flags"]]
@@ -221,6 +212,18 @@ def test_private_needs_the_password() -> None:
     assert manifest("private/redis", "7", *bearer(token(scope))).status == 401
     assert curl(f"{AUTH}&scope={scope}", "--user", "reader:wrong").status == 401
     assert manifest("private/redis", "7", *bearer(token(scope, "--user", USER))).status == 200
+
+
+def test_identity_token_stands_for_the_password(tmp_path: Path) -> None:
+    """A refresh token is taken in a POST (OAuth 2), from an auth.json by skopeo too; any other one is refused."""
+    login = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+    for identity_token, code in ((IDENTITY_TOKEN, 0), ("wrong", 1)):
+        file = tmp_path / "auth.json"
+        file.write_text(json.dumps({"auths": {"docker.io": {"auth": login, "identitytoken": identity_token}}}))
+        inspect = ["skopeo", "inspect", "--raw", f"--authfile={file}", "docker://docker.io/private/redis:7"]
+        assert code == subprocess.run(inspect, capture_output=True, check=False).returncode
+    lines = [json.loads(line) for line in (STATE / "tokens.jsonl").read_text().splitlines()]
+    assert [("POST", 200), ("POST", 401)] == [(line["method"], line["status"]) for line in lines[-2:]]
 
 
 def test_token_is_for_its_repository_only() -> None:
@@ -329,6 +332,91 @@ def test_cdn_serves_ranges(layer: dict[str, Any], pull: tuple[str, str]) -> None
         assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/{size}"
         assert answer.body == whole.body[start:stop]
     assert curl(url, "--range", f"{size}-").status == 416
+
+
+# The hosts for credentials, mirrors and bad connections
+
+
+def test_basic_registry_wants_the_password_itself() -> None:
+    """basic.example has no token service: it challenges with Basic and takes the one login, as skopeo finds too."""
+    url = f"{BASIC}/library/redis/manifests/latest"
+    answer = curl(url)
+    assert (401, 'Basic realm="basic.example"') == (answer.status, answer.headers["www-authenticate"])
+    assert 401 == curl(url, "--user", "reader:wrong").status
+    body = curl(url, "--user", USER, "--header", ACCEPT).body
+    there = output("skopeo", "inspect", "--raw", f"--creds={USER}", "docker://basic.example/library/redis:latest")
+    assert there.encode() == body == curl(f"{PLAIN}/library/redis/manifests/latest", "--header", ACCEPT).body
+
+
+def test_mirror_has_everything_and_is_logged(pull: tuple[str, str]) -> None:
+    """mirror.example serves what Docker Hub's stand-in has, without tokens, and the log keeps `ns=`."""
+    digest = document("latest")["layers"][0]["digest"]
+    upstream = manifest("library/redis", "latest", *pull).body
+    path = "/v2/library/redis/manifests/latest?ns=docker.io"
+    assert upstream == curl(f"https://mirror.example{path}", "--header", ACCEPT).body
+    assert [""] == requests_to("mirror.example", path)
+    blob = curl(f"https://mirror.example/v2/library/redis/blobs/{digest}?ns=docker.io")
+    assert (200, digest) == (blob.status, f"sha256:{hashlib.sha256(blob.body).hexdigest()}")
+
+
+def test_mirror_has_a_port_that_fails_and_one_that_is_closed() -> None:
+    """On port 8443 the mirror answers 503 to everything; on 9443 nobody listens (curl's exit code 7)."""
+    assert 503 == curl("https://mirror.example:8443/v2/library/redis/manifests/latest").status
+    closed = ["curl", "--silent", "https://mirror.example:9443/v2/"]
+    assert 7 == subprocess.run(closed, check=False).returncode
+
+
+def test_mutual_wants_a_certificate() -> None:
+    """mutual.example serves who shows a certificate of the run's client authority, and no other one."""
+    url = "https://mutual.example/v2/library/redis/tags/list"
+    assert 400 == curl(url).status
+    foreign = ("--cert", str(STATE / "tls/tls.pem"), "--key", str(STATE / "tls/tls.key"))
+    assert 400 == curl(url, *foreign).status
+    known = ("--cert", str(STATE / "tls/client.pem"), "--key", str(STATE / "tls/client.key"))
+    assert sorted(TAGS) == sorted(json.loads(curl(url, *known).body)["tags"])
+
+
+@pytest.fixture(scope="module")
+def random_blob() -> str:
+    """The digest of a blob of 12 MB."""
+    return push_random(12_000_000)
+
+
+def seconds(url: str, *options: str) -> float:
+    """Return how long curl takes for a whole answer."""
+    return float(output("curl", "--silent", "--fail", "-o", "/dev/null", "-w", "%{time_total}", *options, url))
+
+
+@pytest.mark.parametrize("host", ["https://slow.example", "http://127.0.0.1:5012"])
+def test_slow_hosts_give_each_connection_its_rate(host: str, random_blob: str) -> None:
+    """They pass some 20 MB in a second: for a whole blob, for ranges of it one after the other, for each of several."""
+    path = f"/v2/library/redis/blobs/{random_blob}"
+    alone = seconds(f"{host}{path}")
+    assert 0.4 < alone
+    ranges = [f"{first}-{first + 2_999_999}" for first in range(0, 12_000_000, 3_000_000)]
+    assert 0.3 < sum(seconds(f"{host}{path}", "--range", part) for part in ranges)
+    with ThreadPoolExecutor(4) as pool:
+        start = time.monotonic()
+        assert 4 == len(list(pool.map(lambda _: seconds(f"{host}{path}"), range(4))))
+        assert time.monotonic() - start < 2.5 * alone
+    assert seconds(f"https://files.example{path}") < alone / 2
+
+
+@pytest.mark.parametrize(("port", "code"), [(5010, 18), (5011, 56)], ids=["politely", "by a reset"])
+def test_proxy_cuts_connections(port: int, code: int, random_blob: str, cut_bytes: Callable[[int], None]) -> None:
+    """The proxy ends a connection after so many bytes; a range that is shorter comes whole."""
+    cut_bytes(3_000_000)
+    log = Lines("connections.jsonl")
+    url = f"http://127.0.0.1:{port}/v2/library/redis/blobs/{random_blob}"
+    done = subprocess.run(["curl", "--silent", url], capture_output=True, check=False)
+    whole = blob_file(random_blob).read_bytes()
+    assert code == done.returncode
+    assert len(done.stdout) < 3_000_000
+    assert whole.startswith(done.stdout)
+    assert whole[5_000_000:7_000_000] == curl(url, "--range", "5000000-6999999").body
+    time.sleep(0.2)
+    cut, answered = log.read()
+    assert ({"port": port, "sent": 3_000_000, "cut": True}, False) == (cut, answered["cut"])
 
 
 # Content
@@ -440,11 +528,18 @@ def test_logs_hold_no_secrets() -> None:
     assert requests_to("registry-1.docker.io", "/v2/private/redis/manifests/7-list") == ["Bearer"]
     grant = json.loads((STATE / "tokens.jsonl").read_text().splitlines()[-1])
     granted = [{"type": "repository", "name": "private/redis", "actions": ["pull"]}]
-    assert grant == {"account": os.environ["LIVE_USER"], "scope": [scope], "granted": granted, "status": 200}
+    assert grant == {
+        "method": "GET",
+        "account": os.environ["LIVE_USER"],
+        "scope": [scope],
+        "granted": granted,
+        "status": 200,
+    }
     basic = base64.b64encode(USER.encode()).decode()
+    secret_things = (secret, basic, os.environ["LIVE_PASSWORD"], IDENTITY_TOKEN)
     for file in (*STATE.glob("*.jsonl"), *STATE.glob("*.log")):
         text = file.read_text()
-        assert [needle for needle in (secret, basic, os.environ["LIVE_PASSWORD"]) if needle in text] == []
+        assert [needle for needle in secret_things if needle in text] == []
 
 
 @contextlib.contextmanager
@@ -477,7 +572,7 @@ def test_nothing_outlives_the_script(number: signal.Signals) -> None:
     with stack("sh", "-c", 'echo "$LIVE_STATE"; exec sleep 600') as process:
         assert process.stdout
         state = Path(process.stdout.readline().strip())
-        assert len(processes("docker-registry serve")) == len(before) + 2
+        assert len(processes("docker-registry serve")) == len(before) + 3
         process.send_signal(number)
         process.wait()
     deadline = time.monotonic() + 10

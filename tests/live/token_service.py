@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The token service of the live stack: it stands for auth.docker.io, behind nginx.
 
-It answers ``GET /token?service=…&scope=…`` as https://distribution.github.io/distribution/spec/auth/token/ says:
-anonymous callers may pull ``library/*`` and list the catalog, the one user may also pull ``private/*``, and nobody may
-push. As on Docker Hub a token is also given to who may do nothing; it then names no access and the registry refuses it.
+It answers ``GET /token?service=…&scope=…`` as https://distribution.github.io/distribution/spec/auth/token/ says, and
+``POST /token`` with a refresh token as https://distribution.github.io/distribution/spec/auth/oauth/ does. Anonymous
+callers may pull ``library/*`` and list the catalog, the one user may also pull ``private/*``, nobody may push. As on
+Docker Hub a token is also given to who may do nothing; it then names no access and the registry refuses it.
 Tokens are RS256 JWTs whose header carries the certificate of the signing key.
 """
 
@@ -23,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 ADDRESS = ("127.0.0.1", 5002)
 ISSUER = "auth.docker.io"
 SERVICE = "registry.docker.io"
+FORM_LIMIT = 1 << 16  # bytes
 # docker-registry accepts a token for this many seconds after its end (registry/auth/token/token.go, Leeway).
 # The claim is put that much earlier, so that a token is refused when its `expires_in` is over.
 REGISTRY_LEEWAY = 60
@@ -52,12 +54,14 @@ class TokenService:
             the life of the next token.
         user: the one user name that is known.
         password: its password.
+        identity_token: the refresh token that stands for it.
     """
 
-    def __init__(self, state: Path, user: str, password: str) -> None:
+    def __init__(self, state: Path, user: str, password: str, identity_token: str) -> None:
         self._state = state
         self._basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self._user = user
+        self._identity_token = identity_token
         self._key = state / "tls" / "token.key"
         pem = (state / "tls" / "token.pem").read_text()
         self._certificate = "".join(line for line in pem.splitlines() if not line.startswith("-----"))
@@ -67,6 +71,12 @@ class TokenService:
         if authorization is None:
             return ""
         return self._user if secrets.compare_digest(authorization.encode(), self._basic.encode()) else None
+
+    def owner(self, form: dict[str, list[str]]) -> str | None:
+        """Return the user's name for a form with the right refresh token, or None."""
+        [given] = form.get("refresh_token", [""])[-1:]
+        right = form.get("grant_type") == ["refresh_token"] and bool(form.get("client_id"))
+        return self._user if right and secrets.compare_digest(given.encode(), self._identity_token.encode()) else None
 
     def grant(self, account: str, kind: str, name: str, actions: list[str]) -> list[str]:
         """Return those of `actions` that `account` may do."""
@@ -98,20 +108,20 @@ class TokenService:
         signature = subprocess.run(command, input=signed.encode(), stdout=subprocess.PIPE, check=True).stdout
         return f"{signed}.{base64url(signature)}"
 
-    def answer(self, target: str, authorization: str | None) -> tuple[int, dict[str, object]]:
-        """Return status and JSON body for a GET of `target`, and write a line into the log."""
+    def answer(self, target: str, authorization: str | None, body: str | None = None) -> tuple[int, dict[str, object]]:
+        """Return status and JSON body for a GET of `target`, or a POST of `body`, and write a line into the log."""
         url = urlsplit(target)
-        query = parse_qs(url.query)
-        account = self.account(authorization)
+        query = parse_qs(url.query if body is None else body)
+        account = self.account(authorization) if body is None else self.owner(query)
         granted: list[dict[str, object]] = []
         status: int
-        body: dict[str, object]
+        reply: dict[str, object]
         if url.path != "/token":
-            status, body = 404, {"details": "not found"}
+            status, reply = 404, {"details": "not found"}
         elif account is None:
-            status, body = 401, {"details": "incorrect username or password"}
+            status, reply = 401, {"details": "incorrect login"}
         elif query.get("service") != [SERVICE]:
-            status, body = 400, {"details": f"service must be {SERVICE}"}
+            status, reply = 400, {"details": f"service must be {SERVICE}"}
         else:
             for kind, name, actions in parse_scopes(query.get("scope", [])):
                 if allowed := self.grant(account, kind, name, actions):
@@ -119,11 +129,19 @@ class TokenService:
             seconds = int((self._state / "token-seconds").read_text())
             token = self.token(account, granted, seconds)
             issued = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            status, body = 200, {"token": token, "access_token": token, "expires_in": seconds, "issued_at": issued}
-        line = {"account": account, "scope": query.get("scope", []), "granted": granted, "status": status}
+            status, reply = 200, {"access_token": token, "expires_in": seconds, "issued_at": issued}
+            if body is None:
+                reply["token"] = token
+        line = {
+            "method": "GET" if body is None else "POST",
+            "account": account,
+            "scope": query.get("scope", []),
+            "granted": granted,
+            "status": status,
+        }
         with (self._state / "tokens.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
-        return status, body
+        return status, reply
 
 
 def serve(service: TokenService) -> None:
@@ -134,8 +152,14 @@ def serve(service: TokenService) -> None:
         disable_nagle_algorithm = True  # headers and body are two writes; together with delayed ACKs that costs 40 ms
 
         def do_GET(self) -> None:
-            status, body = service.answer(self.path, self.headers.get("Authorization"))
-            content = json.dumps(body).encode()
+            self.send(*service.answer(self.path, self.headers.get("Authorization")))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), FORM_LIMIT)).decode()
+            self.send(*service.answer(self.path, None, body))
+
+        def send(self, status: int, reply: dict[str, object]) -> None:
+            content = json.dumps(reply).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -151,4 +175,5 @@ def serve(service: TokenService) -> None:
 
 
 if __name__ == "__main__":
-    serve(TokenService(Path(sys.argv[1]), os.environ["LIVE_USER"], os.environ["LIVE_PASSWORD"]))
+    login = (os.environ[name] for name in ("LIVE_USER", "LIVE_PASSWORD", "LIVE_IDENTITY_TOKEN"))
+    serve(TokenService(Path(sys.argv[1]), *login))
