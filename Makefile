@@ -6,12 +6,14 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Files that say: the package alone, or also a developer's tools, are installed as the two files below ask.
+# Files that say: the package alone, or also a developer's tools, or also a fuzzer, are installed as the two files below
+# ask.
 PACKAGE := $(VENV)/package.stamp
 TOOLS := $(VENV)/tools.stamp
+FUZZER := $(VENV)/fuzzer.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help walkthrough test test-all live cassettes notebooks lint types docs constraints clean
+.PHONY: help walkthrough test test-all live fuzz cassettes notebooks lint types docs constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -30,6 +32,9 @@ test-all: $(TOOLS)  ## the same tests on every Python that is installed, and on 
 
 live: $(TOOLS)  ## the tests against a real registry on this machine (see tests/live/README.md)
 	$(BIN)/python tests/live/stack.py run -- $(BIN)/python -m pytest tests/live $(ARGS)
+
+fuzz: $(FUZZER)  ## every parser, an hour in all (ARGS="--seconds=60 -k link"); needs Linux on x86-64
+	$(BIN)/python -m pytest tests/fuzz --seconds=3600 $(ARGS)
 
 cassettes: $(TOOLS)  ## record the cassettes anew from the live stack, and write what the notebooks show then
 	$(BIN)/python tests/live/stack.py run -- \
@@ -51,11 +56,11 @@ docs: $(TOOLS)  ## the documentation, as HTML in docs/_build
 
 constraints: $(TOOLS)  ## pin every dependency anew, in constraints.txt
 	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --upgrade --universal --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links --python-version 3.11 --all-extras --group dev \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 --all-extras --group dev --group fuzz \
 		pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and everything that was built
-	rm -rf $(VENV) .nox docs/_build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .nox .fuzz docs/_build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(BIN)/python:
 	@command -v "$(PYTHON)" >/dev/null || { \
@@ -79,4 +84,8 @@ $(PACKAGE): pyproject.toml constraints.txt | $(BIN)/python
 $(TOOLS): $(PACKAGE)
 	$(PIP) install --quiet --constraint constraints.txt 'pip>=25.1'
 	$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+$(FUZZER): $(TOOLS)
+	$(PIP) install --quiet --constraint constraints.txt --group fuzz
 	@touch $@

@@ -42,6 +42,7 @@ LEGS = (
     Leg("replay", "test", 300, "tests/replay"),
     Leg("notebook", "notebooks", 300),
     Leg("live", "live", 600),
+    Leg("fuzz", "fuzz", 300, "--seconds=60"),
     Leg("docs", "docs", 300, tests=False),
     Leg("walkthrough", "walkthrough", 120, tests=False),
 )

@@ -111,11 +111,19 @@ def _set_timeout(seconds: float) -> None:
         timer.start()
 
 
-def _set_debug() -> None:
+def _set_log(options: dict[str, object]) -> None:
+    """Let the log speak on stderr: warnings, or with ``--debug`` each request, or with ``--quiet`` nothing."""
     import logging
 
-    logging.basicConfig(stream=sys.stderr, format="distsdk: %(message)s")
-    logging.getLogger("distsdk").setLevel(logging.DEBUG)
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return errors.printable(super().format(record))
+
+    level = logging.DEBUG if "debug" in options else logging.ERROR if "quiet" in options else logging.WARNING
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter("distsdk: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("distsdk").setLevel(level)
 
 
 def _remember(context: click.Context, option: click.Parameter, value: object) -> None:
@@ -159,6 +167,7 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
         option("--timeout", "For the whole command.", type=seconds, metavar="SECONDS"),
         option("--read-timeout", "Without a byte; 30 by default.", type=seconds, metavar="SECONDS"),
         option("--debug", "Tell every request on stderr.", is_flag=True),
+        option("--quiet", "Tell failures only, and no warnings.", is_flag=True),
         option("--replay", "Play a cassette, or a folder of them; no network.", type=path, metavar="CASSETTE"),
     ]
 
@@ -174,8 +183,7 @@ class _Command(click.Command):
         options = ctx.find_root().ensure_object(dict)
         if "timeout" in options:
             _set_timeout(options["timeout"])
-        if "debug" in options:
-            _set_debug()
+        _set_log(options)
         if "replay" in options:
             ctx.with_resource(distsdk.replay(options["replay"]))
         return super().invoke(ctx)
