@@ -35,6 +35,9 @@ from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
 #: Query parameters whose values may be shown. Everything else in a query may be a signature.
 _SHOWN_QUERY = frozenset({"account", "client_id", "digest", "last", "n", "ns", "scope", "service"})
 
+#: Characters of a URL that are shown.
+_LONGEST_URL = 1000
+
 
 def printable(text: str) -> str:
     """Return ``text`` with everything escaped that a terminal would act on rather than show.
@@ -48,14 +51,16 @@ def printable(text: str) -> str:
 
 
 def redact(url: str) -> str:
-    """Return ``url`` fit to be shown: without user and password, and without query values that may be a signature."""
+    """Return ``url`` fit to be shown: not too long, without user and password, and without what may be a signature."""
     try:
         parts = urlsplit(url)
+        _ = parts.port  # a password with a slash in it looks like a port that is none
     except ValueError:
         return "<malformed URL>"
     host = parts.netloc.rpartition("@")[2]
     query = "&".join(_redact_pair(pair) for pair in parts.query.split("&")) if parts.query else ""
-    return printable(urlunsplit((parts.scheme, host, parts.path, query, "")))
+    shown = printable(urlunsplit((parts.scheme, host, parts.path, query, "")))
+    return shown if len(shown) <= _LONGEST_URL else f"{shown[:_LONGEST_URL]}…"
 
 
 def _redact_pair(pair: str) -> str:

@@ -538,6 +538,7 @@ class ImageConfig(_Document):
         fields = load_json(raw)
         config = optional_object(fields, "config", "")
         rootfs = optional_object(fields, "rootfs", "")
+        Platform.from_fields(fields, where="")  # `platform` reads it again
         return cls(
             raw,
             agreed,

@@ -30,7 +30,6 @@ _KNOWN_ARCHITECTURE = re.compile(
 _COMPONENT = re.compile(r"[A-Za-z0-9_.-]+")
 _OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_ESCAPES = str.maketrans({"%": "%25", "+": "%2B", "(": "%28", ")": "%29", "/": "%2F"})
 
 
 @frozen
@@ -165,9 +164,9 @@ class Platform:
 
     def __str__(self) -> str:
         os = self.os or "unknown"
-        features = "".join(f"+{feature.translate(_ESCAPES)}" for feature in sorted(set(self.os_features)) if feature)
+        features = "".join(f"+{_escaped(feature)}" for feature in sorted(set(self.os_features)) if feature)
         if self.os_version or features:
-            os = f"{os}({self.os_version.translate(_ESCAPES)}{features})"
+            os = f"{os}({_escaped(self.os_version)}{features})"
         return "/".join(part for part in (os, self.architecture, self.variant) if part)
 
     def __repr__(self) -> str:
@@ -181,6 +180,10 @@ _OF_MACHINE = {
     "loongarch64": "loong64",
 }
 _VARIANT_OF_MACHINE = {"armv5tel": "v5", "armv5tejl": "v5", "armv6l": "v6"}
+
+
+def _escaped(part: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", lambda c: "".join(f"%{byte:02X}" for byte in c[0].encode(errors="replace")), part)
 
 
 def _unescaped(part: str, text: str) -> str:

@@ -539,7 +539,7 @@ class TagList:
 
 def next_link(header: str) -> str | None:
     """Return the target of the first link with relation ``next`` in a Link header (RFC 8288 section 3)."""
-    for target, params in re.findall(r"<([^<>]*)>((?:[^<>,\"]|\"(?:[^\"\\]|\\.)*\")*)", header):
+    for target, params in re.findall(r"<([^<>]*)>((?:[^<>,\"]|\"(?:[^\"\\]|\\.?)*(?:\"|$))*)", header):
         named = re.findall(r';\s*([^\s=;,"]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";,]*)))?', params)
         relation = next((quoted or plain for name, quoted, plain in named if name.lower() == "rel"), "")
         if "next" in relation.lower().split():

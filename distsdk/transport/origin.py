@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 from attrs import frozen
 
@@ -55,7 +55,7 @@ def follow(base: str, target: str, *, what: str, relative: bool = True) -> str:
         relative: Whether ``target`` may be relative to ``base``.
 
     Returns:
-        An absolute http(s) URL without user and password.
+        An absolute http(s) URL without user, password and fragment.
 
     Raises:
         Unsafe: It is no such URL, or leads from https to http.
@@ -64,7 +64,7 @@ def follow(base: str, target: str, *, what: str, relative: bool = True) -> str:
     from requests.utils import requote_uri
 
     try:
-        url = requote_uri(urljoin(base, target) if relative else target)
+        url = urldefrag(requote_uri(urljoin(base, target) if relative else target)).url
         parts = urlsplit(url)
         valid = bool(target) and parts.scheme in _PORTS and bool(parts.hostname) and parts.username is None
         valid = valid and parts.port != 0  # and asking for the port raises if it is none
