@@ -351,7 +351,8 @@ def hosts(locator: str, as_json: bool) -> None:
     """
     from distsdk.model.reference import Locator
 
-    host = Locator.parse(locator if "/" in locator else f"{locator}/").host
+    is_host = "/" not in locator and (locator == "localhost" or not {".", ":"}.isdisjoint(locator))
+    host = Locator.parse(f"{locator}/" if is_host else locator).host
     plan = _hosts().plan(host)
     if as_json:
         endpoints = [

@@ -86,6 +86,59 @@ def wait_for_request(registry: Registry) -> None:
     assert registry.count()
 
 
+# Hosts
+
+
+def test_the_plan_of_a_host_is_told(tmp_path: Path) -> None:
+    """`hosts` names what would be asked, in order and without secrets, and asks nobody; as JSON too."""
+    (tmp_path / "docker.io").mkdir()
+    file = tmp_path / "docker.io/hosts.toml"
+    file.write_text(
+        '[host."https://mirror.invalid/hub"]\ncapabilities = ["pull"]\n'
+        '[host."https://mirror.invalid/hub".header]\nX-Key = "hunter2"\n'
+    )
+    for arguments, variables in placed("--hosts-dir", str(tmp_path), "hosts", "redis"):
+        told = distsdk(*arguments, variables=variables)
+        first, mirror, home, realms = told.stdout.decode().splitlines()
+        assert f"docker.io: {file}" == first
+        assert mirror.startswith("1. https://mirror.invalid/hub/v2: pull;")
+        assert home.startswith("2. https://registry-1.docker.io/v2: ")
+        assert "https://auth.docker.io" in realms
+        assert (0, b"", False) == (told.returncode, told.stderr, b"hunter2" in told.stdout)
+    plan = json.loads(distsdk("hosts", "docker.io", "--json", "--hosts-dir", str(tmp_path)).stdout)
+    assert ("docker.io", str(file), None) == (plan["host"], plan["why"], plan["remote"])
+    assert [("https://mirror.invalid/hub/v2", ["pull"], "docker.io"), ("https://registry-1.docker.io/v2", None)] == [
+        (plan["endpoints"][0]["url"], plan["endpoints"][0]["capabilities"], plan["endpoints"][0]["ns"]),
+        (plan["endpoints"][1]["url"], plan["endpoints"][1]["ns"]),
+    ]
+
+
+def test_a_host_may_be_given_to_a_plug_in(tmp_path: Path) -> None:
+    """`hosts` says so, and a plug-in that is not installed is an error of configuration."""
+    (tmp_path / "models.invalid").mkdir()
+    (tmp_path / "models.invalid/hosts.toml").write_text('remote = "no-such-remote"\nurl = "file:///srv"\n')
+    told = distsdk("hosts", "models.invalid/x", "--hosts-dir", str(tmp_path))
+    assert "the remote no-such-remote serves it, from file:///srv" in told.stdout.decode()
+    done = distsdk("fetch", "models.invalid/x:1", "--hosts-dir", str(tmp_path))
+    assert (2, True) == (done.returncode, b"no installed package offers" in done.stderr)
+
+
+def test_warnings_are_told_unless_it_is_quiet(tmp_path: Path) -> None:
+    """A stored login that is refused is told, on one line, and goes unused for what is public."""
+    with Registry(auth="bearer", logins={"me": "right"}, private="secret/") as registry:
+        registry.add_manifest("library/x", b"{}", "application/json", tags=["1"])
+        login = {"auths": {registry.host: {"username": "me", "password": "hunter2"}}}
+        variables = {"DOCKER_AUTH_CONFIG": json.dumps(login), "HOME": str(tmp_path)}
+        x = registry.locator("library/x")
+        done = distsdk("fetch", x, "1", "mediatype:application/json", variables=variables)
+        assert (0, b"{}", 1) == (done.returncode, done.stdout, done.stderr.count(b"\n"))
+        assert done.stderr.startswith(b"distsdk: the login from DOCKER_AUTH_CONFIG")
+        assert b"hunter2" not in done.stderr
+        for arguments, more in placed("--quiet", "1", "fetch", x, "1", "mediatype:application/json"):
+            done = distsdk(*arguments, variables={**variables, **more})
+            assert (0, b"{}", b"") == (done.returncode, done.stdout, done.stderr)
+
+
 # What is written
 
 
