@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import math
+import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +18,6 @@ from distsdk.errors import DeadlineExceeded, LimitExceeded
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Iterator
 
     from _typeshed import WriteableBuffer
@@ -47,6 +47,9 @@ class Deadline:
         self._end = math.inf
 
 
+#: Bytes of a TLS record (RFC 8446 section 5.1).
+_RECORD = 16 * 1024
+
 #: The deadline of the request that a thread is about to send, and the bytes of headers it takes in answer.
 _current = threading.local()
 
@@ -55,6 +58,8 @@ class _TimedSocket(io.RawIOBase):
     """The reading side of a connection; no read of it outlasts the deadline of its answer.
 
     A time-out of the socket alone bounds each byte, so that a server that drips headers could go on for hours.
+
+    Over TLS a socket gives one record at a time, of 16 KiB at most: here a read takes all those that have come.
     """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
@@ -63,18 +68,42 @@ class _TimedSocket(io.RawIOBase):
         self._sock = sock
         self._deadline = deadline
         self._timeout = sock.gettimeout()
+        self._gathers = isinstance(sock, ssl.SSLSocket)
+        self._failure: OSError | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        if self._failure is not None:
+            raise self._failure
         left = self._deadline.left()
         self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
         try:
-            return cast("int | None", self._raw.readinto(buffer))
+            count = cast("int | None", self._raw.readinto(buffer))
         except TimeoutError:
             self._deadline.left()  # raises, if that is what was exceeded
             raise
+        view = memoryview(buffer)
+        if count and self._gathers and len(view) > _RECORD:
+            return count + self._gather(view[count:])
+        return count
+
+    def _gather(self, view: memoryview) -> int:
+        """Return how many bytes were there already; what goes wrong is for the next read to tell."""
+        receive = self._sock.recv_into
+        count = 0
+        self._sock.settimeout(0)
+        try:
+            while count < len(view) and (more := receive(view[count:])):
+                count += more
+        except ssl.SSLWantReadError:
+            pass
+        except OSError as error:
+            self._failure = error
+        finally:
+            self._sock.settimeout(self._timeout)
+        return count
 
     def close(self) -> None:
         self._raw.close()

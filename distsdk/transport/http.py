@@ -227,9 +227,11 @@ class Transport:
         self.limits = limits
         self.origin = Origin.of(endpoint.base)
         self.rate_limit: RateLimit | None = None
-        self._login = login
         self._realms = realms
-        self._given = session or active_session()
+        playing = None if session else active_session()
+        # A cassette answers whoever asks; which logins this machine has must make no difference.
+        self._login = login if playing is None else _login_for_cassettes
+        self._given = session or playing
         self._given_in = os.getpid()
         self._processes: dict[int, _Process] = {}
         self._proxies: dict[Origin, dict[str, str]] = {}
@@ -476,6 +478,12 @@ class Transport:
         codes = tuple(str(error["code"])[:64] for error in reported if error.get("code"))
         words = [str(error.get("message") or error.get("code") or "")[:300] for error in reported]
         return codes, "; ".join(filter(None, words[:3]))
+
+
+def _login_for_cassettes() -> Login:
+    from distsdk.transport.credentials import Login
+
+    return Login("nobody", "nothing", source="the cassette")
 
 
 def parse_retry_after(text: str) -> float | None:

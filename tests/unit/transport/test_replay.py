@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from vcr.serializers import yamlserializer
 
 import distsdk
+import distsdk.model.media
 from distsdk.remotes.base import TagLister
 from distsdk.transport.replay import CassetteAdapter
 
@@ -206,3 +207,23 @@ def test_folder(tmp_path: Path) -> None:
     session = player(tmp_path)
     assert [b"1", b"2"] == [session.get(f"{ROOT}/a").content for _ in range(2)]
     assert b"only here" == session.get(f"{ROOT}/b").content
+
+
+def test_logins_of_the_machine_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorded challenge is met as it was met, also where docker's configuration is broken or has an OAuth2 login."""
+    bearer = f'Bearer realm="{ROOT}/token",service="x"'
+    url = f"{ROOT}/v2/a/manifests/1"
+    accept = {"Accept": ", ".join(distsdk.model.media.DEFAULT_ACCEPT)}
+    said = {"Content-Type": distsdk.model.media.OCI_MANIFEST}
+    cassette = write(
+        tmp_path / "c.yaml",
+        interaction(url, status=401, asked=accept, said={"WWW-Authenticate": bearer}),
+        interaction(f"{ROOT}/token?service=x&scope=repository%3Aa%3Apull", b'{"token": "t"}', asked=ACCEPT),
+        interaction(url, MANIFEST, asked={**accept, "Authorization": "Bearer t"}, said=said),
+    )
+    logins = tmp_path / "auth.json"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(logins))
+    for text in ('{"auths": {"registry.example": {"identitytoken": "secret"}}}', "{", ""):
+        logins.write_text(text)
+        with distsdk.replay(cassette):
+            assert distsdk.connect("registry.example/a").fetch("1").read() == MANIFEST
