@@ -13,7 +13,7 @@ TOOLS := $(VENV)/tools.stamp
 FUZZER := $(VENV)/fuzzer.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help walkthrough test test-all live fuzz cassettes notebooks lint types docs constraints clean
+.PHONY: help walkthrough test test-all live soak fuzz cassettes notebooks lint types docs constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -32,6 +32,9 @@ test-all: $(TOOLS)  ## the same tests on every Python that is installed, and on 
 
 live: $(TOOLS)  ## the tests against a real registry on this machine (see tests/live/README.md)
 	$(BIN)/python tests/live/stack.py run -- $(BIN)/python -m pytest tests/live $(ARGS)
+
+soak: $(TOOLS)  ## what takes long: 1 GiB over slow, cut and encrypted connections, with its figures
+	$(BIN)/python tests/live/stack.py run -- $(BIN)/python -m tests.benchmarks.transfer $(ARGS)
 
 fuzz: $(FUZZER)  ## every parser, an hour in all (ARGS="--seconds=60 -k link"); needs Linux on x86-64
 	$(BIN)/python -m pytest tests/fuzz --seconds=3600 $(ARGS)
