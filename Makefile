@@ -13,7 +13,7 @@ TOOLS := $(VENV)/tools.stamp
 FUZZER := $(VENV)/fuzzer.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help walkthrough test test-all live soak fuzz cassettes notebooks lint types docs constraints clean
+.PHONY: help walkthrough test test-all live soak fuzz guards cassettes notebooks lint types docs constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -39,6 +39,9 @@ soak: $(TOOLS)  ## what takes long: 1 GiB over slow, cut and encrypted connectio
 fuzz: $(FUZZER)  ## every parser, an hour in all (ARGS="--seconds=60 -k link"); needs Linux on x86-64
 	$(BIN)/python -m pytest tests/fuzz --seconds=3600 $(ARGS)
 
+guards: $(TOOLS)  ## take out each guard of docs/security.md in turn: its tests have to fail
+	$(BIN)/python -m pytest tests/guards $(ARGS)
+
 cassettes: $(TOOLS)  ## record the cassettes anew from the live stack, and write what the notebooks show then
 	$(BIN)/python tests/live/stack.py run -- \
 		$(BIN)/python -m pytest tests/replay -m vcr --record-mode=rewrite $(ARGS)
@@ -63,7 +66,7 @@ constraints: $(TOOLS)  ## pin every dependency anew, in constraints.txt
 		pyproject.toml --output-file constraints.txt
 
 clean:  ## remove .venv and everything that was built
-	rm -rf $(VENV) .nox .fuzz docs/_build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .nox .fuzz docs/_build docs/jupyter_execute dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(BIN)/python:
 	@command -v "$(PYTHON)" >/dev/null || { \

@@ -43,6 +43,7 @@ LEGS = (
     Leg("notebook", "notebooks", 300),
     Leg("live", "live", 600),
     Leg("fuzz", "fuzz", 300, "--seconds=60"),
+    Leg("guards", "guards", 600),
     Leg("docs", "docs", 300, tests=False),
     Leg("walkthrough", "walkthrough", 120, tests=False),
 )

@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import pickle
+import posixpath
 import re
 import ssl
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 import requests
 import urllib3.exceptions
@@ -328,6 +329,7 @@ class Transport:
                 break
             answer.discard(self.limits.error)
             url = follow(url, answer.headers.get("Location", ""), what="redirects to")
+            self._check_repository(url, asked, scope)
         else:
             message = f"{redact(url)}: more than {MAX_REDIRECTS} redirects"
             raise RegistryError(message, status=answer.status)
@@ -335,6 +337,18 @@ class Transport:
             raise self._error(answer, method, note=tokens.note if at_home else "")
         answer.asked = asked
         return answer
+
+    def _check_repository(self, url: str, asked: str, scope: str) -> None:
+        """Refuse a redirect to what the API of this endpoint has in another repository than the scope's."""
+        kind, _, name = scope.rpartition(":")[0].partition(":")
+        if kind != "repository" or Origin.of(url) != self.origin:
+            return
+        base = urlsplit(self.endpoint.base).path  # mostly /v2; without one, nothing tells what is the API
+        # As a server may read it: decoded, with dots and doubled slashes resolved.
+        path = "/" + posixpath.normpath(unquote(urlsplit(url).path).replace("\\", "/")).lstrip("/")
+        if base and path.startswith(f"{base}/") and not path.startswith(f"{base}/{name}/"):
+            message = f"{redact(asked)} redirects to {redact(url)}, which is outside the repository: not followed"
+            raise Unsafe(message)
 
     def _url(self, path: str) -> str:
         if not path.startswith("/"):
