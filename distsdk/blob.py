@@ -350,6 +350,7 @@ class BlobReader(io.BufferedIOBase):
         self._hasher = blob.digest.hasher()
         self._hashed = 0
         self._judged = False
+        self._reread = False
         self._stream: ByteStream | None = None
         self._stream_at = 0  # where the next byte of the stream belongs
         self._stream_end = -1
@@ -453,6 +454,7 @@ class BlobReader(io.BufferedIOBase):
         here = isinstance(self._source, _MemorySource)
         if self._position == 0 and self._hashed and not here:  # from the front again: what comes now counts
             self._hasher, self._hashed, self._judged, self.trust = self.blob.digest.hasher(), 0, False, "unverified"
+            self._reread = False
         if self._strict and self._position != self._hashed and not here:
             message = (
                 f"bytes from {self._position} of {self.blob.digest} cannot be verified before those from "
@@ -462,7 +464,7 @@ class BlobReader(io.BufferedIOBase):
         stream = self._stream_from(self._position, wanted if whole_request else 1)
         data = stream.read(min(wanted, self._stream_end - self._position, CHUNK_SIZE))
         if self._position < self._hashed and not here:
-            self.trust = "unverified"  # these bytes came a second time, and may be others
+            self._reread, self.trust = True, "unverified"  # these bytes came a second time, and may be others
         if not data:
             self._drop_stream()
             message = f"{self.blob.digest} ended after {self._position} bytes, declared are {self.blob.size}"
@@ -514,7 +516,8 @@ class BlobReader(io.BufferedIOBase):
             got = Digest(self.blob.digest.algorithm, self._hasher.hexdigest())
             if got != self.blob.digest:
                 raise _digest_mismatch(self.blob.digest, got)
-            self.trust = "verified"
+            if not self._reread:
+                self.trust = "verified"
             self._judged = True
 
 

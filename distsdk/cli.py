@@ -400,7 +400,10 @@ def _write_line(text: str) -> None:
 
 def _write_listing(entries: Iterable[str], *, as_json: bool) -> None:
     if as_json:
-        _write_line(json.dumps(list(entries)))
+        number = -1
+        for number, entry in enumerate(entries):
+            _write(f"{', ' if number else '['}{json.dumps(entry)}".encode())
+        _write(b"]\n" if number >= 0 else b"[]\n")
         return
     for entry in entries:
         _write_line(entry)
@@ -558,7 +561,7 @@ def _fetch_many(remote: Remote, lines: Iterable[bytes], jobs: int, output: Path 
 
     def work(line: bytes) -> Iterator[bytes]:
         try:
-            wanted, *hints = line.decode().split()
+            wanted, *hints = (word.decode() for word in line.split())
         except UnicodeDecodeError as error:
             message = "the line is not UTF-8"
             raise errors.InvalidReference(message) from error

@@ -5,6 +5,7 @@ https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -229,6 +230,7 @@ class RegistryRemote:
         def get(transport: Transport, path: str, headers: Mapping[str, str], patience: Patience) -> Answer:
             headers = {**headers, **(extra or {})}
             answer = transport.request(method, path, scope=self._scope, headers=headers, patience=patience)
+            answer.broke = functools.partial(self._endpoints.rest, transport)
             self._check_type(wanted, answer)
             return answer
 
@@ -306,7 +308,7 @@ class RegistryRemote:
             return
         media_type = _content_type(answer)
         if media_type in SCHEMA1 or (wanted.is_document and media_type not in wanted.accept):
-            answer.discard(self._settings.limits.error)
+            answer.close()  # not read to its end: that may take its time
             self._explain_missing(wanted)  # some registries convert to what nobody asked for: name what is there
             self._refuse_type(wanted, media_type)
 

@@ -140,14 +140,24 @@ class _TimedResponse(http.client.HTTPResponse):
 
     def begin(self) -> None:
         """Read status and headers, of bounded size."""
-        limit = getattr(_current, "headers", None)
-        if limit is None:
+        self._limit: int | None = getattr(_current, "headers", None)
+        with self._limited():
             super().begin()
+
+    def _read_and_discard_trailer(self) -> None:
+        """Read what follows the last chunk of a body: header lines too (RFC 9112 section 7.1.2)."""
+        with self._limited():
+            super()._read_and_discard_trailer()  # type: ignore[misc] # of http.client
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        if self._limit is None:
+            yield
             return
         fp = self.fp
-        self.fp = cast("io.BufferedReader", _Headers(fp, limit))
+        self.fp = cast("io.BufferedReader", _Headers(fp, self._limit))
         try:
-            super().begin()
+            yield
         finally:
             if self.fp is not None:  # None: there is no body, and it was closed
                 self.fp = fp

@@ -90,6 +90,10 @@ class Endpoints:
         """What the registry last said of its limits."""
         return next((t.rate_limit for t in reversed(self._transports) if t.rate_limit), None)
 
+    def rest(self, transport: Transport) -> None:
+        """Pass an endpoint over for a while, where there is another one."""
+        self._resting[transport] = time.monotonic() + REST
+
     def first(self, capability: str, ask: Callable[[Transport, Patience], T], patience: Patience | None = None) -> T:
         """Return what the first endpoint that has it gives.
 
@@ -115,7 +119,7 @@ class Endpoints:
                 result = ask(transport, Patience(evolve(self.retry, attempts=1)))
             except (Denied, NotFound, RateLimited, RegistryError, Unreachable, DeadlineExceeded) as error:
                 if isinstance(error, Unreachable | DeadlineExceeded):
-                    self._resting[transport] = time.monotonic() + REST
+                    self.rest(transport)
                 _log.info("%s did not serve: %s; asking the next endpoint", transport.origin, error)
             else:
                 _log.info("served by %s", transport.origin)

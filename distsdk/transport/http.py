@@ -16,6 +16,7 @@ import posixpath
 import re
 import ssl
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlencode, urlsplit
@@ -115,6 +116,7 @@ class Answer:
     Attributes:
         url: Where the answer came from, after redirects.
         asked: The URL that was asked, before any redirect.
+        broke: To be called where the body breaks before it has got far: another endpoint may do better.
     """
 
     def __init__(self, response: requests.Response, url: str, read_timeout: float) -> None:
@@ -123,6 +125,7 @@ class Answer:
         self.headers: Mapping[str, str] = response.headers
         self.url = url
         self.asked = url
+        self.broke: Callable[[], None] = lambda: None
         self._response = response
         self._read_timeout = read_timeout
 
@@ -454,7 +457,10 @@ class Transport:
                 message = f"{redact(request.url)} redirects a request that holds a login to {redact(url)}"
                 raise Unsafe(message)
         if answer.status != 200:
-            raise self._error(answer, method)
+            error = self._error(answer, method)
+            if isinstance(error, NotFound) and form is None:  # the service is missing, not what the token is for
+                raise RegistryError(f"no token service: {error}", status=404, codes=error.codes)
+            raise error
         return answer.read_document(self.limits.token, deadline, what=f"the reply of {redact(url)}")
 
     def _error(self, answer: Answer, method: str, *, note: str = "") -> DistError:
@@ -507,9 +513,11 @@ def parse_retry_after(text: str) -> float | None:
         return float(text[:9])
     try:
         moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # "-0000"
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
-    return max(0.0, moment.timestamp() - time.time())
 
 
 def parse_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
@@ -541,6 +549,8 @@ def _translated(url: str, read_timeout: float, authorities: str = "") -> Iterato
 def _translate(chain: list[BaseException], url: str, read_timeout: float, authorities: str) -> DistError:
     host = urlsplit(url).netloc.rpartition("@")[2]
     for e in chain:
+        if type(e) is http.client.HTTPException and "headers" in str(e):  # "got more than 100 headers"
+            return LimitExceeded(f"{redact(url)}: {e}", limit=http.client._MAXHEADERS)  # type: ignore[attr-defined]
         if isinstance(e, ssl.SSLCertVerificationError):
             message = (
                 f"the certificate of {host} does not convince ({e.verify_message}): "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Self
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
 
 from attrs import frozen
 
@@ -73,7 +73,7 @@ def follow(base: str, target: str, *, what: str, relative: bool = True) -> str:
     if not valid:
         message = f"{redact(base)} {what} something that is no http(s) URL: {redact(target)}"
         raise Unsafe(message)
-    if base.startswith("https:") and parts.scheme != "https":
+    if urlsplit(base).scheme == "https" and parts.scheme != "https":
         message = f"{redact(base)} {what} {redact(url)}: from https to http nothing is followed"
         raise Unsafe(message)
-    return url
+    return urlunsplit(parts)  # its scheme in lower case

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Bytes read at a time of what comes before the bytes that are wanted.
 _SKIP = 1024 * 1024
 
+#: Bytes of one answer after which a break is no reason to ask another endpoint.
+_FAR = 16 * 1024
+
 
 def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
     """Read a ``Content-Range`` header (RFC 9110 section 14.4).
@@ -87,6 +90,8 @@ class ResumingStream:
             try:
                 data = self._read(size)
             except (Unreachable, DeadlineExceeded) as error:
+                if self._answer is not None and self._position - self._begun < _FAR:
+                    self._answer.broke()
                 self._drop()
                 if self._closed:
                     raise
@@ -170,6 +175,7 @@ class ResumingStream:
 
     def _begin(self, answer: Answer, *, to_skip: int, promised: int | None) -> None:
         self._answer = answer
+        self._begun = self._position
         self.to_skip = to_skip
         self._promised = promised if self._end is None or promised is None else min(promised, self._end)
         etag = answer.headers.get("ETag", "")

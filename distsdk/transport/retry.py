@@ -12,6 +12,8 @@ from attrs import field, frozen
 from distsdk.errors import DeadlineExceeded, DistError, InvalidConfig, RateLimited, RegistryError, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from attrs import Attribute
 
     from distsdk.transport.deadline import Deadline
@@ -23,6 +25,10 @@ def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
     if not value > 0:
         message = f"Retry: {attribute.name} must be more than 0, not {value!r}"
         raise InvalidConfig(message)
+
+
+def _frozen(statuses: Iterable[int]) -> frozenset[int]:
+    return frozenset(statuses)
 
 
 @frozen
@@ -44,7 +50,7 @@ class Retry:
     attempts: int = field(default=5, validator=_positive)
     backoff: float = field(default=0.25, validator=_positive)
     longest: float = field(default=30.0, validator=_positive)
-    statuses: frozenset[int] = field(default=frozenset({429, 502, 503, 504}), converter=frozenset)
+    statuses: frozenset[int] = field(default=frozenset({429, 502, 503, 504}), converter=_frozen)
 
     def covers(self, error: DistError) -> bool:
         """Whether trying again may help."""

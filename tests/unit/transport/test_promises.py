@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 import distsdk
 from distsdk import Credentials, Hosts, Retry, Timeouts
-from distsdk.errors import InvalidDigest, LimitExceeded, NotFound, Unsafe
+from distsdk.errors import InvalidDigest, LimitExceeded, NotFound, RegistryError, Unsafe
 from distsdk.model.media import DOCKER_FOREIGN_LAYER_GZIP
-from distsdk.testing import Redirect, Registry, Status
+from distsdk.testing import Cut, Fault, Redirect, Registry, Stall, Status
 from distsdk.transport.auth import basic_authorization
 from distsdk.transport.credentials import Login
 from distsdk.transport.hosts import Endpoint
-from distsdk.transport.http import Limits, Transport
-from distsdk.transport.origin import Origin
+from distsdk.transport.http import Limits, Transport, parse_retry_after
+from distsdk.transport.origin import Origin, follow
 
 if TYPE_CHECKING:
     import socket
+    from pathlib import Path
 
     from tests.unit.transport.conftest import Ask, Asked, MakeTransport, Peer, Reply, Serve
 
@@ -205,3 +207,83 @@ def test_a_redirect_at_home_is_followed(target: str) -> None:
         registry.fault(Status(200, RAW), path="/storage/")
         remote = distsdk.connect(registry.locator("x"), credentials=Credentials.anonymous(), hosts=Hosts())
         assert RAW == remote.fetch(digest).read()
+
+
+def test_the_case_of_a_scheme_hides_no_downgrade() -> None:
+    """A URL that is written with HTTPS leads to https only."""
+    url = follow("https://r.example", "HTTPS://auth.example/token", what="names", relative=False)
+    assert url == "https://auth.example/token"
+    for base in (url, "HTTPS://auth.example/token"):
+        with pytest.raises(Unsafe):
+            follow(base, "http://plain.example/", what="redirects to")
+
+
+def test_trailers_are_bounded(serve: Serve) -> None:
+    """Header lines after the last chunk of a body count like those before it."""
+
+    def answer(_: Asked, stream: socket.socket) -> bool:
+        stream.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n")
+        with contextlib.suppress(OSError):
+            for _batch in range(100):
+                stream.sendall(b"X: y\r\n" * 10_000)
+        return False
+
+    reply = made(serve(answer).url).request("GET", "/v2/x/blobs/1", scope="")
+    assert b"hello" == reply.read(5)
+    with pytest.raises(LimitExceeded):
+        reply.read(1024)
+
+
+def test_a_missing_token_service_is_no_missing_blob() -> None:
+    """Its 404 is told as its own, after one request."""
+    with Registry(auth="bearer") as registry:
+        digest = registry.add_blob("x", RAW).digest
+        registry.fault(Status(404), path="/token")
+        remote = distsdk.connect(registry.locator("x"), credentials=Credentials.anonymous(), hosts=Hosts())
+        with pytest.raises(RegistryError, match="/token"):
+            remote.fetch(digest).read()
+        assert 1 == registry.count(path="/token")
+
+
+@pytest.mark.parametrize("fault", [Cut(0), Cut(5000), Stall(5000)])
+def test_a_mirror_that_breaks_at_once_is_passed_over(tmp_path: Path, fault: Fault) -> None:
+    """Where a mirror answers, and gives no bytes, the registry is asked."""
+    data = RAW * 10_000
+    with Registry() as registry, Registry(content_of=registry) as mirror:
+        registry.add_blob("x", data)
+        (tmp_path / registry.host).mkdir()
+        (tmp_path / registry.host / "hosts.toml").write_text(f'[host."{mirror.url}"]\ncapabilities = ["pull"]')
+        mirror.fault(fault)
+        remote = distsdk.connect(
+            registry.locator("x"),
+            credentials=Credentials.anonymous(),
+            hosts=Hosts(hosts_dir=tmp_path),
+            timeouts=Timeouts(5, 0.2, 10),
+        )
+        assert data == remote.fetch(distsdk.Digest.of(data), f"size:{len(data)}").read()
+        assert (1, 1) == (mirror.count(), registry.count())
+
+
+def test_odd_dates_ask_for_no_wait() -> None:
+    """A date that no clock reaches, without a zone, is read as UTC or not at all."""
+    assert parse_retry_after("Fri, 31 Dec 9999 23:59:59 -0000") != 0
+    assert 0 == parse_retry_after("Thu, 01 Jan 1970 00:00:00 -0000")
+
+
+def test_bytes_that_came_twice_stay_unverified() -> None:
+    """Read again after a seek they may be others: that the first ones were right says nothing of them."""
+    data = bytes(range(256)) * 1000
+    with Registry() as registry:
+        digest = registry.add_blob("x", data).digest
+        remote = distsdk.connect(registry.locator("x"), credentials=Credentials.anonymous(), hosts=Hosts())
+        with remote.fetch(digest, f"size:{len(data)}").open() as file:
+            file.read(3000)
+            file.seek(1000)
+            file.read(5000)
+            while file.read(64 * 1024):
+                pass
+            trusts = [file.trust]
+            file.seek(0)
+            while file.read(64 * 1024):
+                pass
+            assert ["unverified", "verified"] == [*trusts, file.trust]
