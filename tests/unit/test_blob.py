@@ -563,7 +563,7 @@ def test_a_failed_read_can_be_tried_again() -> None:
             reader.read(10_000)
         assert 500 == reader.tell()
         assert DATA[500:] == reader.read()
-        assert "unverified" == reader.trust  # some were hashed when they first came, and handed out when they came again
+        assert "unverified" == reader.trust  # some were hashed at first, and handed out the second time
     assert 0 == source.held
 
 
