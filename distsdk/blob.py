@@ -308,6 +308,8 @@ class Blob:
     def _resumed(self, file: io.FileIO) -> _Verifier:
         """Return a verifier that has seen what a file holds; the file is emptied if that cannot be the beginning."""
         verifier = _Verifier(self.digest)
+        if self._size is not None and os.fstat(file.fileno()).st_size > self._size:
+            file.truncate(0)
         while chunk := file.read(CHUNK_SIZE):
             verifier.feed(chunk)
         verifier.size = self._size

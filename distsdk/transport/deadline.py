@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import requests
 import urllib3
+from urllib3.util.response import assert_header_parsing
 
-from distsdk.errors import DeadlineExceeded, LimitExceeded
+from distsdk.errors import DeadlineExceeded, LimitExceeded, Unreachable
 
 if TYPE_CHECKING:
     import socket
@@ -143,6 +144,28 @@ class _TimedResponse(http.client.HTTPResponse):
         self._limit: int | None = getattr(_current, "headers", None)
         with self._limited():
             super().begin()
+        try:
+            assert_header_parsing(self.msg)
+        except urllib3.exceptions.HeaderParsingError as error:
+            # urllib3 would log them, with the URL, and go on without the lines that follow.
+            message = "the headers of the answer cannot be read"
+            raise Unreachable(message, url="") from error
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Read the status line of the answer; what is said in between is passed over (RFC 9110 section 15.2)."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc] # of http.client
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc] # of http.client
+        if size < 0:
+            self.close()
+            message = "a chunk of negative size"
+            raise ValueError(message)  # as http.client does for one that is no number
+        return size
 
     def _read_and_discard_trailer(self) -> None:
         """Read what follows the last chunk of a body: header lines too (RFC 9112 section 7.1.2)."""

@@ -301,6 +301,10 @@ class Transport:
         while True:
             answer = self.request("GET", path, scope=scope, headers=headers, deadline=deadline, patience=patience)
             check(answer)
+            if answer.status not in {200, 203}:
+                answer.close()
+                message = f"{redact(answer.url)} answered {answer.status} where a whole document was asked for"
+                raise RegistryError(message, status=answer.status)
             try:
                 return answer, answer.read_document(self.limits.document, deadline, what=redact(answer.url))
             except DistError as error:

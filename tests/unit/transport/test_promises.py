@@ -9,7 +9,7 @@ import pytest
 
 import distsdk
 from distsdk import Credentials, Hosts, Retry, Timeouts
-from distsdk.errors import InvalidDigest, LimitExceeded, NotFound, RegistryError, Unsafe
+from distsdk.errors import InvalidDigest, LimitExceeded, NotFound, RegistryError, Unreachable, Unsafe
 from distsdk.model.media import DOCKER_FOREIGN_LAYER_GZIP
 from distsdk.testing import Cut, Fault, Redirect, Registry, Stall, Status
 from distsdk.transport.auth import basic_authorization
@@ -287,3 +287,38 @@ def test_bytes_that_came_twice_stay_unverified() -> None:
             while file.read(64 * 1024):
                 pass
             assert ["unverified", "verified"] == [*trusts, file.trust]
+
+
+def test_headers_that_cannot_be_read_are_refused_and_not_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A line without a colon ends it; nobody's log holds the URL, which may be signed."""
+    cdn = serve(b"HTTP/1.1 200 OK\r\nA: b\r\nno colon\r\nContent-Length: 2\r\n\r\nhi")
+    home = serve(f"HTTP/1.1 307 -\r\nLocation: {cdn.url}/x?sig=planted\r\nContent-Length: 0\r\n\r\n".encode())
+    with pytest.raises(Unreachable, match="headers"):
+        made(home.url).request("GET", "/v2/x/blobs/1", scope="")
+    assert 1 == len(cdn.asked)
+    assert "planted" not in caplog.text
+
+
+def test_early_hints_are_passed_over(serve: Serve) -> None:
+    """The answer comes after them (RFC 8297), and too many are too many headers."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    peer = serve(hints * 2 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+    assert b"hi" == made(peer.url).request("GET", "/v2/x/blobs/1", scope="").read(9)
+    with pytest.raises(LimitExceeded):
+        made(serve(hints * 10_000).url).request("GET", "/v2/x/blobs/1", scope="")
+
+
+def test_a_chunk_of_negative_size_is_an_error(serve: Serve) -> None:
+    """No read returns more than it was asked for."""
+    peer = serve(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n" + b"E" * 9000)
+    with pytest.raises(Unreachable):
+        made(peer.url).request("GET", "/v2/x/blobs/1", scope="").read(10)
+
+
+def test_a_part_is_no_document(serve: Serve) -> None:
+    """A document is taken from a 200, and from no 206 that nobody asked for."""
+    head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/4\r\nContent-Length: 2\r\n"
+    peer = serve(head + b"Content-Type: application/vnd.oci.image.manifest.v1+json\r\n\r\n{}")
+    remote = distsdk.connect(f"{peer.host}/x", credentials=Credentials.anonymous(), hosts=Hosts())
+    with pytest.raises(RegistryError, match="206"):
+        remote.fetch("1")
