@@ -122,6 +122,8 @@ def _set_log(options: dict[str, object]) -> None:
     level = logging.DEBUG if "debug" in options else logging.ERROR if "quiet" in options else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter("distsdk: %(message)s"))
+    # What distsdk does not tell by itself: it quotes URLs, which may be signed.
+    handler.addFilter(lambda record: record.name.partition(".")[0] != "urllib3")
     logging.basicConfig(handlers=[handler])
     logging.getLogger("distsdk").setLevel(level)
 
@@ -400,10 +402,11 @@ def _write_line(text: str) -> None:
 
 def _write_listing(entries: Iterable[str], *, as_json: bool) -> None:
     if as_json:
-        number = -1
-        for number, entry in enumerate(entries):
-            _write(f"{', ' if number else '['}{json.dumps(entry)}".encode())
-        _write(b"]\n" if number >= 0 else b"[]\n")
+        before = "["
+        for entry in entries:
+            _write(f"{before}{json.dumps(entry)}".encode())
+            before = ", "
+        _write(b"[]\n" if before == "[" else b"]\n")
         return
     for entry in entries:
         _write_line(entry)

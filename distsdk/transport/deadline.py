@@ -15,7 +15,7 @@ import requests
 import urllib3
 from urllib3.util.response import assert_header_parsing
 
-from distsdk.errors import DeadlineExceeded, LimitExceeded, Unreachable
+from distsdk.errors import DeadlineExceeded, LimitExceeded
 
 if TYPE_CHECKING:
     import socket
@@ -144,12 +144,8 @@ class _TimedResponse(http.client.HTTPResponse):
         self._limit: int | None = getattr(_current, "headers", None)
         with self._limited():
             super().begin()
-        try:
-            assert_header_parsing(self.msg)
-        except urllib3.exceptions.HeaderParsingError as error:
-            # urllib3 would log them, with the URL, and go on without the lines that follow.
-            message = "the headers of the answer cannot be read"
-            raise Unreachable(message, url="") from error
+        # urllib3 would log what does not parse, with the URL, and go on without the lines that follow.
+        assert_header_parsing(self.msg)
 
     def _read_status(self) -> tuple[str, int, str]:
         """Read the status line of the answer; what is said in between is passed over (RFC 9110 section 15.2)."""

@@ -555,6 +555,8 @@ def _translate(chain: list[BaseException], url: str, read_timeout: float, author
     for e in chain:
         if type(e) is http.client.HTTPException and "headers" in str(e):  # "got more than 100 headers"
             return LimitExceeded(f"{redact(url)}: {e}", limit=http.client._MAXHEADERS)  # type: ignore[attr-defined]
+        if isinstance(e, urllib3.exceptions.HeaderParsingError):
+            return Unreachable(f"{redact(url)}: the headers of the answer cannot be read", url=url)
         if isinstance(e, ssl.SSLCertVerificationError):
             message = (
                 f"the certificate of {host} does not convince ({e.verify_message}): "

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from distsdk.errors import DeadlineExceeded, RegistryError, Unreachable, redact
-from distsdk.transport.retry import Patience
+from distsdk.transport.retry import PROGRESS, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 #: Bytes read at a time of what comes before the bytes that are wanted.
 _SKIP = 1024 * 1024
-
-#: Bytes of one answer after which a break is no reason to ask another endpoint.
-_FAR = 16 * 1024
 
 
 def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
@@ -90,11 +87,12 @@ class ResumingStream:
             try:
                 data = self._read(size)
             except (Unreachable, DeadlineExceeded) as error:
-                if self._answer is not None and self._position - self._begun < _FAR:
-                    self._answer.broke()
+                answer = self._answer
                 self._drop()
                 if self._closed:
                     raise
+                if answer is not None and self._position - self._begun < PROGRESS:
+                    answer.broke()
                 self._patience.wait(error)
                 if self._closed:
                     raise

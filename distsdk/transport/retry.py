@@ -62,7 +62,7 @@ class Retry:
 
 #: Bytes that give the attempts at broken connections back, and those that give the attempts after time-outs back, each
 #: of which may have taken half a minute.
-_PROGRESS, _FLOW = 16 * 1024, 256 * 1024
+PROGRESS, _FLOW = 16 * 1024, 256 * 1024
 
 
 class Patience:
@@ -77,7 +77,7 @@ class Patience:
         """Give attempts back for bytes that arrived."""
         self._since_break += size
         self._since_stall += size
-        if self._since_break >= _PROGRESS:
+        if self._since_break >= PROGRESS:
             self._breaks = self._since_break = 0
         if self._since_stall >= _FLOW:
             self._stalls = self._since_stall = 0

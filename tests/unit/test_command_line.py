@@ -139,7 +139,49 @@ def test_warnings_are_told_unless_it_is_quiet(tmp_path: Path) -> None:
             assert (0, b"{}", b"") == (done.returncode, done.stdout, done.stderr)
 
 
+def test_other_libraries_are_not_quoted() -> None:
+    """What urllib3 logs may hold signed URLs; what a plug-in warns of is told."""
+    code = (
+        "import logging; from distsdk import cli; cli._set_log({}); "
+        "logging.getLogger('urllib3.connectionpool').warning('https://x?sig=hunter2'); "
+        "logging.getLogger('plugin').warning('beware')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert b"distsdk: beware\n" == done.stderr
+
+
 # What is written
+
+
+def test_a_listing_as_json_comes_page_by_page() -> None:
+    """It is one JSON array, empty ones too, and its first page is written before the last one is there."""
+
+    class StallLastPage:
+        def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+            return (
+                Stall(after=None, seconds=5).answer(request, respond) if "last=" in request.query else respond(request)
+            )
+
+    with Registry(page_size=2) as registry:
+        registry.add_manifest("x", b"{}", "application/json", tags=["1", "2", "3"])
+        x = registry.locator("x")
+        assert b'["1", "2", "3"]\n' == distsdk("tags", x, "--json").stdout
+        registry.fault(Status(200, '{"tags": []}', {"Content-Type": "application/json"}), path="/tags/", times=1)
+        assert b"[]\n" == distsdk("tags", x, "--json").stdout
+        registry.fault(StallLastPage())
+        with running("tags", x, "--json") as process:
+            assert process.stdout is not None
+            assert b'["1", "2"' == process.stdout.read(9)
+            process.kill()
+            assert b"" == process.stdout.read()
+
+
+def test_lines_are_split_at_ascii_spaces(registry: Registry) -> None:
+    """Other white space is a name that cannot be, told for its line; the lines after it are fetched."""
+    x = registry.locator("library/x")
+    done = distsdk("fetch", x, "-", stdin="\u00a0\n\u2003\n\x1c\n1\n".encode())
+    assert (2, 3, True) == (done.returncode, done.stderr.count(b"\n"), len(done.stdout) > 0)
+    assert b"Traceback" not in done.stderr
 
 
 def test_every_form_leads_to_the_same_bytes(registry: Registry) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
-import ssl
-import subprocess
+import sys
 import threading
+import time
+import traceback
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from attrs import field, frozen
 
+import distsdk.testing
 from distsdk.transport.hosts import Endpoint, Hosts
 from distsdk.transport.http import Limits, Timeouts, Transport
 from distsdk.transport.retry import Retry
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -249,19 +254,45 @@ class Authority:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority, and a server's certificate for 127.0.0.1 and localhost that it signed; by openssl."""
-    folder = tmp_path_factory.mktemp("authority")
+    """An authority, and a server's certificate for 127.0.0.1 and localhost that it signed."""
+    made = distsdk.testing.Authority(tmp_path_factory.mktemp("authority"))
+    return Authority(made.file, made.server_context())
 
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
-    usage = ("-addext", "keyUsage=critical,keyCertSign")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test", *usage)
-    openssl("req", *key, "-keyout", "leaf.key", "-out", "leaf.csr", "-subj", "/CN=127.0.0.1")
-    (folder / "leaf.cnf").write_text("subjectAltName = IP:127.0.0.1, DNS:localhost\nauthorityKeyIdentifier = keyid\n")
-    signer = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "leaf.cnf")
-    openssl("x509", "-req", "-in", "leaf.csr", *signer, "-out", "leaf.pem", "-days", "2")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "leaf.pem", folder / "leaf.key")
-    return Authority(folder / "ca.pem", context)
+class InChild(Protocol):
+    """Does something in a forked child."""
+
+    def __call__(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Begin; return what waits for the child, at most ten seconds, and says whether it went well."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def in_child() -> InChild:
+    """Do something in a forked child."""
+
+    def begin(work: Callable[[], object]) -> Callable[[], None]:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                work()
+                code = 0
+            except BaseException:  # noqa: BLE001 - the child must not go on as a second pytest
+                traceback.print_exc(file=sys.stderr)
+            finally:
+                os._exit(code)
+
+        def wait() -> None:
+            end = time.monotonic() + 10
+            while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+                if time.monotonic() > end:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    pytest.fail("the child hangs")
+                time.sleep(0.01)
+            assert os.waitstatus_to_exitcode(ended[1]) == 0
+
+        return wait
+
+    return begin

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
 import time
-import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,42 +14,15 @@ from distsdk.testing import Registry, Stall
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from distsdk.transport.http import Transport
-    from tests.unit.transport.conftest import Ask, Asked, MakeTransport, Peer, Reply, Serve
+    from tests.unit.transport.conftest import Ask, Asked, InChild, MakeTransport, Peer, Reply, Serve
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
     # Python 3.12 and newer warn of what these tests are about.
     pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
 ]
-
-
-def in_child(work: Callable[[], object]) -> Callable[[], None]:
-    """Do something in a forked child; return what waits for it, at most ten seconds, and says whether it went well."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001 - the child must not go on as a second pytest
-            traceback.print_exc(file=sys.stderr)
-        finally:
-            os._exit(code)
-
-    def wait() -> None:
-        end = time.monotonic() + 10
-        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-            if time.monotonic() > end:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                pytest.fail("the child hangs")
-            time.sleep(0.01)
-        assert os.waitstatus_to_exitcode(ended[1]) == 0
-
-    return wait
 
 
 @pytest.fixture
@@ -79,7 +49,9 @@ def by(peer: Peer, name: str) -> set[int]:
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_a_child_makes_connections_of_its_own(numbered: Peer, transport: MakeTransport, ask: Ask, given: bool) -> None:
+def test_a_child_makes_connections_of_its_own(
+    numbered: Peer, transport: MakeTransport, ask: Ask, given: bool, in_child: InChild
+) -> None:
     """A transport that was used before a fork works on both sides at the same time, over connections of their own."""
     shared = transport(numbered.url, session=requests.Session() if given else None)
     read(shared, ask, "before")
@@ -90,7 +62,9 @@ def test_a_child_makes_connections_of_its_own(numbered: Peer, transport: MakeTra
     assert by(numbered, "child").isdisjoint(by(numbered, "parent"))
 
 
-def test_a_session_that_another_transport_used(numbered: Peer, transport: MakeTransport, ask: Ask) -> None:
+def test_a_session_that_another_transport_used(
+    numbered: Peer, transport: MakeTransport, ask: Ask, in_child: InChild
+) -> None:
     """Two transports share a session; only the one that was not used before is used in the child."""
     session = requests.Session()
     first, second = (transport(numbered.url, session=session) for _ in range(2))
@@ -99,7 +73,7 @@ def test_a_session_that_another_transport_used(numbered: Peer, transport: MakeTr
     assert by(numbered, "child").isdisjoint(by(numbered, "parent"))
 
 
-def test_a_grandchild(numbered: Peer, transport: MakeTransport, ask: Ask) -> None:
+def test_a_grandchild(numbered: Peer, transport: MakeTransport, ask: Ask, in_child: InChild) -> None:
     """The same for the child of a child."""
     shared = transport(numbered.url)
     read(shared, ask, "parent")
@@ -116,7 +90,7 @@ def test_a_grandchild(numbered: Peer, transport: MakeTransport, ask: Ask) -> Non
 
 
 def test_a_body_that_is_read_across_a_fork_stays_the_parents(
-    numbered: Peer, transport: MakeTransport, ask: Ask
+    numbered: Peer, transport: MakeTransport, ask: Ask, in_child: InChild
 ) -> None:
     """A child that asks for something of its own does not disturb a body that its parent is reading."""
     shared = transport(numbered.url)
@@ -127,7 +101,7 @@ def test_a_body_that_is_read_across_a_fork_stays_the_parents(
     assert b"/parent/0" * 1000 == start + rest
 
 
-def test_a_fork_while_a_token_is_asked_for(transport: MakeTransport, ask: Ask) -> None:
+def test_a_fork_while_a_token_is_asked_for(transport: MakeTransport, ask: Ask, in_child: InChild) -> None:
     """A child that is born while another thread waits for a token does not wait for that thread, which it has not."""
     raw = b'{"schemaVersion": 2}'
     with Registry(auth="bearer") as registry:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 import distsdk
 from distsdk import Credentials, Hosts, Retry, Timeouts
-from distsdk.errors import InvalidDigest, LimitExceeded, NotFound, RegistryError, Unreachable, Unsafe
+from distsdk.errors import DistError, InvalidDigest, LimitExceeded, NotFound, RegistryError, Unreachable, Unsafe
 from distsdk.model.media import DOCKER_FOREIGN_LAYER_GZIP
 from distsdk.testing import Cut, Fault, Redirect, Registry, Stall, Status
 from distsdk.transport.auth import basic_authorization
@@ -293,7 +295,7 @@ def test_headers_that_cannot_be_read_are_refused_and_not_logged(serve: Serve, ca
     """A line without a colon ends it; nobody's log holds the URL, which may be signed."""
     cdn = serve(b"HTTP/1.1 200 OK\r\nA: b\r\nno colon\r\nContent-Length: 2\r\n\r\nhi")
     home = serve(f"HTTP/1.1 307 -\r\nLocation: {cdn.url}/x?sig=planted\r\nContent-Length: 0\r\n\r\n".encode())
-    with pytest.raises(Unreachable, match="headers"):
+    with pytest.raises(Unreachable, match=f"{cdn.host}/x.*headers"):
         made(home.url).request("GET", "/v2/x/blobs/1", scope="")
     assert 1 == len(cdn.asked)
     assert "planted" not in caplog.text
@@ -322,3 +324,31 @@ def test_a_part_is_no_document(serve: Serve) -> None:
     remote = distsdk.connect(f"{peer.host}/x", credentials=Credentials.anonymous(), hosts=Hosts())
     with pytest.raises(RegistryError, match="206"):
         remote.fetch("1")
+
+
+def test_a_hundred_headers_are_enough(serve: Serve) -> None:
+    """More are refused, and by that name."""
+    peer = serve(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 101 + b"Content-Length: 0\r\n\r\n")
+    with pytest.raises(LimitExceeded, match="headers"):
+        made(peer.url).request("GET", "/v2/x/blobs/1", scope="")
+
+
+def test_who_closes_a_stream_says_nothing_of_the_mirror(tmp_path: Path) -> None:
+    """A read that was ended from here is no break: the next blob comes from the mirror too."""
+    with Registry() as registry, Registry(content_of=registry) as mirror:
+        first, second = (registry.add_blob("x", raw).digest for raw in (RAW, RAW * 2))
+        (tmp_path / registry.host).mkdir()
+        (tmp_path / registry.host / "hosts.toml").write_text(f'[host."{mirror.url}"]\ncapabilities = ["pull"]')
+        remote = distsdk.connect(
+            registry.locator("x"), credentials=Credentials.anonymous(), hosts=Hosts(hosts_dir=tmp_path)
+        )
+        mirror.fault(Stall(after=0), times=1)
+        stream = remote.fetch(first)._source.open(0, None)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(stream.read, 10)
+            time.sleep(0.2)
+            assert not reading.done()
+            stream.shutdown()  # type: ignore[attr-defined] # of streams over HTTP
+            assert isinstance(reading.exception(10), DistError)
+        assert RAW * 2 == remote.fetch(second).read()
+        assert 0 == registry.count()

@@ -8,11 +8,8 @@ import multiprocessing
 import os
 import pickle
 import random
-import signal
-import sys
 import threading
 import time
-import traceback
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, cast
@@ -26,11 +23,12 @@ from distsdk.testing import Cut, Registry
 from distsdk.transport.http import KEPT_CONNECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from distsdk.blob import Blob
     from distsdk.remotes.registry import RegistryRemote
+    from tests.unit.transport.conftest import InChild
 
 KIB = 1024
 PASSWORD = "s3cret-p4ssword"
@@ -121,7 +119,7 @@ def test_threads_share_a_reader(registry: Registry, credentials: Credentials) ->
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_fork_in_the_middle_of_a_blob(registry: Registry, credentials: Credentials) -> None:
+def test_a_fork_in_the_middle_of_a_blob(registry: Registry, credentials: Credentials, in_child: InChild) -> None:
     """The child reads the same blob over connections of its own, with a token of its own; the parent's body goes on."""
     remote = connect(registry, credentials)
     blob = remote.fetch(DIGESTS[5], f"size:{len(BLOBS[5])}")
@@ -133,7 +131,7 @@ def test_a_fork_in_the_middle_of_a_blob(registry: Registry, credentials: Credent
             assert BLOBS[5] == blob.read()
             assert RAW == remote.fetch("1").read()
 
-        wait_for(fork(work))
+        in_child(work)()
         childs = {request.connection for request in registry.requests} - before
         known = len(registry.requests)
         assert BLOBS[5] == start + file.read()
@@ -144,36 +142,9 @@ def test_a_fork_in_the_middle_of_a_blob(registry: Registry, credentials: Credent
     assert after.isdisjoint(childs)
 
 
-def fork(work: Callable[[], object]) -> int:
-    """Do something in a forked child, and return its number."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001 - the child must not go on as a second pytest
-            traceback.print_exc(file=sys.stderr)
-        finally:
-            os._exit(code)
-    return child
-
-
-def wait_for(child: int) -> None:
-    """Wait for a child, at most ten seconds; it has to end well."""
-    end = time.monotonic() + 10
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-        if time.monotonic() > end:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            pytest.fail("the child hangs")
-        time.sleep(0.01)
-    assert 0 == os.waitstatus_to_exitcode(ended[1])
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_forks_while_threads_read(registry: Registry, credentials: Credentials) -> None:
+def test_forks_while_threads_read(registry: Registry, credentials: Credentials, in_child: InChild) -> None:
     """Children that are born while sixteen threads are at work hang at none of their locks."""
     remote = connect(registry, credentials)
     done = threading.Event()
@@ -193,9 +164,8 @@ def test_forks_while_threads_read(registry: Registry, credentials: Credentials) 
         try:
             while registry.count() < 32:
                 time.sleep(0.01)
-            children = [fork(child) for _ in range(5)]
-            for number in children:
-                wait_for(number)
+            for wait in [in_child(child) for _ in range(5)]:
+                wait()
         finally:
             done.set()
         assert all(future.result() for future in futures)

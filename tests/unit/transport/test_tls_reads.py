@@ -10,22 +10,22 @@ import pytest
 import distsdk
 from distsdk import Digest
 from distsdk.testing import Cut, Registry, Stall
-from distsdk.testing.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.unit.transport.conftest import Authority
 
 DATA = random.Random(8).randbytes(3 * 1024 * 1024)
 RECORD = 16 * 1024
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+def registry(authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """A registry behind TLS, which is trusted, with a blob."""
-    authority = Authority(tmp_path)
     monkeypatch.setenv("DISTSDK_CACERT", str(authority.file))
-    with Registry(ssl_context=authority.server_context()) as registry:
+    with Registry(ssl_context=authority.context) as registry:
         folder = tmp_path / "certs.d" / registry.host
         folder.mkdir(parents=True)
         (folder / "hosts.toml").write_text(f'server = "{registry.url}"\n')
