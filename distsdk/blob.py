@@ -22,6 +22,7 @@ from distsdk.ranges import MAX_CONNECTIONS, Ranges
 from distsdk.ranges import ByteStream as ByteStream  # noqa: PLC0414 - part of what this module offers
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Callable, Iterator
 
     from _typeshed import WriteableBuffer
@@ -56,6 +57,9 @@ class Source(Protocol):
     """Where the bytes of a blob come from: the one thing a remote has to write for its blobs.
 
     A source holds no connection and no open file; it may be asked from several threads.
+
+    One more method is used where a source has it: ``distrust()`` is called when the bytes were not those asked for, and
+    returns whether others may come now, because somebody else will be asked.
     """
 
     def open(self, offset: int, end: int | None) -> ByteStream:
@@ -110,6 +114,7 @@ class Blob:
         self.digest = digest
         self._source = source
         self._size = size
+        self._size_told = False  # by the source, which may be wrong
         self._media_type = media_type
 
     @classmethod
@@ -156,8 +161,8 @@ class Blob:
 
     def _ask(self) -> None:
         stat = self._source.stat()
-        if self._size is None:
-            self._size = stat.size
+        if self._size is None and stat.size is not None:
+            self._size, self._size_told = stat.size, True
         if self._media_type is None:
             self._media_type = stat.media_type or OCTET_STREAM
 
@@ -183,7 +188,21 @@ class Blob:
             ValueError: At once, for an impossible number of connections.
         """
         _check_connections(connections)
-        return self._stream(_Verifier(self.digest), connections)
+        return self._stream_once(connections)
+
+    def _stream_once(self, connections: int | None) -> Iterator[bytes]:
+        try:
+            yield from self._stream(_Verifier(self.digest), connections)
+        except IntegrityError:
+            self._distrust()
+            raise
+
+    def _distrust(self) -> bool:
+        """Tell the source that its bytes were wrong; return whether it may have others."""
+        if self._size_told:
+            self._size, self._size_told = None, False
+        distrust = getattr(self._source, "distrust", None)
+        return distrust is not None and distrust()
 
     def _stream(self, verifier: _Verifier, connections: int | None) -> Iterator[bytes]:
         """Yield what follows on the bytes that the verifier has seen."""
@@ -209,15 +228,21 @@ class Blob:
         """
         if isinstance(self._source, _MemorySource) and len(self._source.data) <= limit:
             return self._source.data
-        parts, total = [], 0
-        if self._size is None or self._size <= limit:
-            for chunk in self.stream():
-                total += len(chunk)
-                if total > limit:
-                    break
-                parts.append(chunk)
+        while self._size is None or self._size <= limit:
+            parts, total = [], 0
+            try:
+                for chunk in self._stream(_Verifier(self.digest), None):
+                    total += len(chunk)
+                    if total > limit:
+                        break
+                    parts.append(chunk)
+                else:
+                    return b"".join(parts)
+            except IntegrityError:
+                if not self._distrust():
+                    raise
             else:
-                return b"".join(parts)
+                break
         raise LimitExceeded(
             f"{self.digest} is larger than the limit of {limit} bytes: stream() or save() it, or pass a higher limit=",
             limit=limit,
@@ -277,33 +302,47 @@ class Blob:
             OSError: The file cannot be written.
             DistError: As `stream`. Nothing is left behind then, unless ``resume`` is asked for.
         """
-        _check_connections(connections)
         target = Path(path)
-        with _part_of(target, self.digest, kept=resume) as file:
-            self._complete(file, progress=progress, connections=connections)
+        with _part_of(target, self.digest, kept=resume) as file, _progress_bar(self, shown=progress) as at:
+            self.complete(file, connections=connections, at=at)
         return target
 
-    def _complete(self, file: io.FileIO, *, progress: bool, connections: int | None) -> None:
-        """Write what a file lacks; return once all of it is verified."""
+    def complete(
+        self, file: io.FileIO, *, connections: int | None = None, at: Callable[[int], object] = lambda _: None
+    ) -> None:
+        """Write what a file lacks of the bytes, and return once all of them are verified.
+
+        What the file holds is hashed and gone on from. If it turns out to be wrong, or what follows on it does, all
+        bytes are fetched again, once. After an error the file holds what has come; it is synchronised by nobody.
+
+        Args:
+            file: Open for reading and writing, unbuffered, at its beginning.
+            connections: As `stream`.
+            at: Called with the bytes that the file has: first with those that were there to go on from, then as more
+                come; with fewer than before where they are fetched again. What it raises ends the transfer.
+
+        Raises:
+            OSError: The file cannot be written.
+            DistError: As `stream`.
+        """
+        _check_connections(connections)
         verifier = self._resumed(file)
         had_some = verifier.count > 0
-        if had_some and verifier.matches():
-            return
-        try:
-            self._append(file, verifier, progress=progress, connections=connections)
-        except IntegrityError:
-            if not had_some:
-                raise
-            # The old bytes were wrong, or the range that followed on them: now without either.
-            file.truncate(0)
-            self._append(file, _Verifier(self.digest), progress=progress, connections=1)
-
-    def _append(self, file: io.FileIO, verifier: _Verifier, *, progress: bool, connections: int | None) -> None:
-        file.seek(verifier.count)
-        with _progress_bar(self, verifier.count, shown=progress) as tick:
-            for chunk in self._stream(verifier, connections):
-                write_all(file, chunk)
-                tick(len(chunk))
+        while not (had_some and verifier.matches()):
+            try:
+                file.seek(verifier.count)
+                at(verifier.count)
+                for chunk in self._stream(verifier, connections):
+                    write_all(file, chunk)
+                    at(verifier.count)
+                return
+            except IntegrityError:
+                # The old bytes were wrong, or the range that followed on them: now without either. Or what came was:
+                # then only if it comes from somebody else.
+                if not had_some and not self._distrust():
+                    raise
+                file.truncate(0)
+                verifier, had_some, connections = _Verifier(self.digest), False, 1
 
     def _resumed(self, file: io.FileIO) -> _Verifier:
         """Return a verifier that has seen what a file holds; the file is emptied if that cannot be the beginning."""
@@ -402,14 +441,15 @@ class BlobReader(io.BufferedIOBase):
             wanted = left if size is None or size < 0 else min(size, left)
             if wanted == left == 0:
                 self._verify_if_whole()
-            parts, start = [], self._position
+            parts, before = [], self._state()
             try:
                 while wanted:
                     part = self._read_some(wanted, whole_request=True)
                     parts.append(part)
                     wanted -= len(part)
             except BaseException:
-                self._position = start  # nothing was handed out
+                # Nothing was handed out: nothing was read.
+                self._position, self._hasher, self._hashed, self._judged, self._reread, self.trust = before
                 self._drop_stream()
                 raise
             return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -446,6 +486,9 @@ class BlobReader(io.BufferedIOBase):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"at {self._position}"
         return f"<BlobReader {self.blob.digest} {state} {self.trust}>"
+
+    def _state(self) -> tuple[int, hashlib._Hash, int, bool, bool, Trust]:
+        return self._position, self._hasher.copy(), self._hashed, self._judged, self._reread, self.trust
 
     def _check_open(self) -> None:
         if self.closed:
@@ -517,6 +560,7 @@ class BlobReader(io.BufferedIOBase):
         if not self._judged and self.trust != "verified" and self._hashed == self.blob.size:
             got = Digest(self.blob.digest.algorithm, self._hasher.hexdigest())
             if got != self.blob.digest:
+                self.blob._distrust()
                 raise _digest_mismatch(self.blob.digest, got)
             if not self._reread:
                 self.trust = "verified"
@@ -668,20 +712,31 @@ def _digest_mismatch(expected: Digest, got: Digest) -> DigestMismatch:
 
 
 @contextlib.contextmanager
-def _progress_bar(blob: Blob, begun: int, *, shown: bool) -> Iterator[Callable[[int], object]]:
-    """Yield a function that takes how many bytes came, on those that were here when it begun."""
+def _progress_bar(blob: Blob, *, shown: bool) -> Iterator[Callable[[int], object]]:
+    """Yield a function that takes how many bytes are here: what it is told first were here before."""
     if not shown:
         yield lambda _: None
         return
     from tqdm.auto import tqdm
 
-    with tqdm(
-        total=blob.size,
-        initial=begun,
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        desc=f"{blob.digest}"[:19],
-        disable=None,
-    ) as bar:
-        yield bar.update
+    bar: tqdm[Any] | None = None
+
+    def at(count: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(
+                total=blob.size,
+                initial=count,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                desc=f"{blob.digest}"[:19],
+                disable=None,
+            )
+        bar.update(count - bar.n)
+
+    try:
+        yield at
+    finally:
+        if bar is not None:
+            bar.close()

@@ -267,8 +267,9 @@ class Ranges:
             limit = self._first_may_take(limit)
         if not limit:
             self._drop_first()
-            if self._working:  # one of them takes the place of the first stream
-                self._start_threads()
+            with self._lock:
+                if self._working:  # one of them takes the place of the first stream
+                    self._start_threads()
             return self._from_segments()
         if not self._adapts and not self._threads:
             data = stream.read(limit)

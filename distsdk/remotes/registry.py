@@ -9,7 +9,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 
 from distsdk.blob import Blob, Stat
 from distsdk.errors import (
@@ -353,10 +353,8 @@ class RegistryRemote:
 
     def _one_document(self, wanted: Wanted, deadline: Deadline) -> Blob:
 
-        def get(
-            transport: Transport, path: str, headers: Mapping[str, str], patience: Patience
-        ) -> tuple[Answer, bytes]:
-            return transport.document(
+        def get(transport: Transport, path: str, headers: Mapping[str, str], patience: Patience) -> Blob:
+            answer, raw = transport.document(
                 path,
                 scope=self._scope,
                 headers=headers,
@@ -364,8 +362,11 @@ class RegistryRemote:
                 patience=patience,
                 check=lambda answer: self._check_type(wanted, answer),
             )
+            return self._checked(wanted, answer, raw)
 
-        answer, raw = self._find(get, self._paths(wanted), wanted)
+        return self._find(get, self._paths(wanted), wanted)
+
+    def _checked(self, wanted: Wanted, answer: Answer, raw: bytes) -> Blob:
         if _is_manifest(answer.asked):
             media_type = _content_type(answer)
         else:
@@ -426,6 +427,8 @@ class _RegistrySource:
     remote: RegistryRemote
     wanted: Wanted
     paths: list[str]
+    asked: set[str] = Factory(set)  # the URLs that gave bytes, before redirects
+    wrong: set[str] = Factory(set)  # those of them whose bytes were wrong once: no reason to try a third time
 
     def open(self, offset: int, end: int | None) -> ByteStream:
         return ResumingStream(self._get, offset, end, size=self.wanted.size, retry=self.remote._settings.retry)
@@ -435,8 +438,16 @@ class _RegistrySource:
         answer.close()
         return Stat(answer.content_length, _content_type(answer) if _is_manifest(answer.asked) else None)
 
+    def distrust(self) -> bool:
+        new = self.asked - self.wrong
+        self.wrong.update(new)
+        self.asked.clear()
+        return self.remote._endpoints.distrust("pull", new)
+
     def _get(self, headers: Mapping[str, str], patience: Patience) -> Answer:
-        return self.remote._first_found("GET", self.paths, self.wanted, headers, patience)
+        answer = self.remote._first_found("GET", self.paths, self.wanted, headers, patience)
+        self.asked.add(answer.asked)
+        return answer
 
 
 class TagList:

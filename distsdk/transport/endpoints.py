@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve
 
-from distsdk.errors import DeadlineExceeded, Denied, InvalidConfig, NotFound, RateLimited, RegistryError, Unreachable
+from distsdk.errors import (
+    DeadlineExceeded,
+    Denied,
+    DigestMismatch,
+    InvalidConfig,
+    NotFound,
+    RateLimited,
+    RegistryError,
+    SizeMismatch,
+    Unreachable,
+)
 from distsdk.transport.http import Transport
 from distsdk.transport.origin import Origin
 from distsdk.transport.retry import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import requests
 
@@ -25,9 +35,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: What an endpoint is passed over for: it may do better later.
+_WRONG = (DigestMismatch, SizeMismatch)
+_GONE = (Unreachable, DeadlineExceeded)
+
 _log = logging.getLogger(__name__)
 
-#: Seconds for which an endpoint that cannot be reached is passed over, if there is another one.
+#: Seconds for which an endpoint that cannot be reached, or gave wrong bytes, is passed over, if there is another one.
 REST = 30.0
 
 
@@ -94,6 +108,15 @@ class Endpoints:
         """Pass an endpoint over for a while, where there is another one."""
         self._resting[transport] = time.monotonic() + REST
 
+    def distrust(self, capability: str, urls: Collection[str]) -> bool:
+        """Pass the endpoints of these URLs over; return whether that leads to others, as long as they rest."""
+        *mirrors, _ = self._able(capability)
+        wrong = [t for t in mirrors if any(url.startswith(f"{t.endpoint.base}/") for url in urls)]
+        for transport in wrong:
+            _log.warning("%s gave other bytes than asked for; asking the next endpoint", transport.origin)
+            self.rest(transport)
+        return bool(wrong)
+
     def first(self, capability: str, ask: Callable[[Transport, Patience], T], patience: Patience | None = None) -> T:
         """Return what the first endpoint that has it gives.
 
@@ -107,24 +130,28 @@ class Endpoints:
             InvalidConfig: No endpoint is trusted with it.
             DistError: Of the last endpoint, or of any that was no mere failure to serve.
         """
-        able = [t for t in self._transports if capability in t.endpoint.capabilities]
-        if not able:
-            message = f"no endpoint of {self.plan.host} may {capability}: {self.plan.why} allows none to"
-            raise InvalidConfig(message)
-        *mirrors, last = able
+        *mirrors, last = self._able(capability)
         for transport in mirrors:
             if self._resting.get(transport, 0) > time.monotonic():
                 continue
             try:
                 result = ask(transport, Patience(evolve(self.retry, attempts=1)))
-            except (Denied, NotFound, RateLimited, RegistryError, Unreachable, DeadlineExceeded) as error:
-                if isinstance(error, Unreachable | DeadlineExceeded):
+            except (*_WRONG, *_GONE, Denied, NotFound, RateLimited, RegistryError) as error:
+                if isinstance(error, (*_WRONG, *_GONE)):
                     self.rest(transport)
                 _log.info("%s did not serve: %s; asking the next endpoint", transport.origin, error)
             else:
                 _log.info("served by %s", transport.origin)
                 return result
         return ask(last, patience or Patience(self.retry))
+
+    def _able(self, capability: str) -> list[Transport]:
+        """Return the endpoints that are trusted with something, one at least."""
+        able = [t for t in self._transports if capability in t.endpoint.capabilities]
+        if not able:
+            message = f"no endpoint of {self.plan.host} may {capability}: {self.plan.why} allows none to"
+            raise InvalidConfig(message)
+        return able
 
 
 def _plan_again(  # noqa: PLR0917 - as pickled

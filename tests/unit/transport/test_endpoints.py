@@ -354,28 +354,73 @@ def test_mirrors_are_told_whom_they_stand_for(house: House) -> None:
     assert [""] == [request.query for request in house.upstream.requests]
 
 
-@pytest.mark.parametrize(
-    ("fault", "error"), [(WrongBytes(200_000), DigestMismatch), (Short(1), SizeMismatch)], ids=repr
-)
-def test_a_mirror_that_lies_is_found_out(house: House, tmp_path: Path, fault: Fault, error: type[DistError]) -> None:
-    """Its bytes are held against the digest like anybody's: no success, no file, and no second try with it."""
+#: What a mirror gives instead of a blob's bytes, and what those are when nobody has others.
+LIES: list[tuple[Fault, type[DistError]]] = [(WrongBytes(200_000), DigestMismatch), (Short(1), SizeMismatch)]
+
+
+@pytest.mark.parametrize(("fault", "error"), LIES, ids=repr)
+def test_a_mirror_that_lies_is_found_out(house: House, fault: Fault, error: type[DistError]) -> None:
+    """A stream of wrong bytes ends with an error like anybody's; then the mirror is passed over."""
     house.first.fault(fault)
     remote = house.connect()
+    wanted = remote.fetch(BLOB, f"size:{len(DATA)}")
     with pytest.raises(error):
-        blob(remote)
-    target = tmp_path / "blob"
+        list(wanted.stream())
+    assert (1, 0, 0) == house.counts
+    assert DATA == b"".join(wanted.stream())
+    assert (1, 1, 0) == house.counts
+    assert DATA == blob(remote)
+    assert (1, 2, 0) == house.counts
+
+
+@pytest.mark.parametrize("size", [True, False], ids=["sized", "unsized"])
+@pytest.mark.parametrize("fault", [fault for fault, _ in LIES], ids=repr)
+def test_nobody_suffers_from_a_mirror_that_lies(house: House, tmp_path: Path, fault: Fault, size: bool) -> None:
+    """Where nothing was handed out yet, the next endpoint is asked for all of it."""
+    hints = [f"size:{len(DATA)}"] if size else []
+    house.first.fault(fault)
+    house.second.fault(fault)
+    assert DATA == house.connect().fetch(BLOB, *hints).read()
+    target = house.connect().fetch(BLOB, *hints).save(tmp_path / "blob")
+    assert DATA == target.read_bytes()
+    target = house.connect().fetch(BLOB, *hints).save(tmp_path / "resumed", resume=True, connections=3)
+    assert DATA == target.read_bytes()
+
+
+@pytest.mark.parametrize(("fault", "error"), LIES, ids=repr)
+def test_where_all_lie_each_is_asked_once(house: House, tmp_path: Path, fault: Fault, error: type[DistError]) -> None:
+    """There is an end to it, and no file."""
+    for registry in (house.first, house.second, house.upstream):
+        registry.fault(fault)
     with pytest.raises(error):
-        remote.fetch(BLOB, f"size:{len(DATA)}").save(target)
-    assert not target.exists()
-    assert 2 == house.first.count()
+        house.connect().fetch(BLOB, f"size:{len(DATA)}").save(tmp_path / "blob")
+    assert (1, 1, 1) == house.counts
+    assert not (tmp_path / "blob").exists()
+
+
+def test_a_reader_finds_a_mirror_out(house: House) -> None:
+    """The read that reaches the end fails, as it must; the next reader reads from the next endpoint."""
+    house.first.fault(WrongBytes(200_000))
+    wanted = house.connect().fetch(BLOB, f"size:{len(DATA)}")
+    with wanted.open() as file, pytest.raises(DigestMismatch):
+        file.read()
+    with wanted.open() as file:
+        assert DATA == file.read()
+        assert "verified" == file.trust
 
 
 def test_a_document_that_a_mirror_changed_is_found_out(house: House) -> None:
-    """A manifest is held against its digest before anybody sees it."""
+    """A manifest is held against its digest before anybody sees it, and the next endpoint is asked for it."""
     house.first.fault(WrongBytes(3))
+    remote = house.connect()
+    assert RAW == remote.fetch(MANIFEST, f"mediatype:{OCI_MANIFEST}").read()
+    assert RAW == remote.fetch(MANIFEST, f"mediatype:{OCI_MANIFEST}").read()
+    assert (1, 2, 0) == house.counts
+    house.second.fault(WrongBytes(3))
+    house.upstream.fault(WrongBytes(3))
     with pytest.raises(DigestMismatch) as caught:
         house.connect().fetch(MANIFEST, f"mediatype:{OCI_MANIFEST}")
-    assert (str(MANIFEST), True) == (caught.value.expected, house.first.host in str(caught.value))
+    assert (str(MANIFEST), True) == (caught.value.expected, house.upstream.host in str(caught.value))
 
 
 # In the middle
