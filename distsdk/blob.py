@@ -644,7 +644,7 @@ def _part_of(target: Path, digest: Digest, *, kept: bool) -> Iterator[io.FileIO]
             elif isinstance(error, IntegrityError) or not os.fstat(file.fileno()).st_size:
                 path.unlink(missing_ok=True)
             raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _part_name(name: str, digest: Digest) -> str:
@@ -682,7 +682,7 @@ def _lock(path: Path) -> io.FileIO | None:
     return None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring a renaming to disk, on systems where one can."""
     with contextlib.suppress(OSError):  # not every file system can, and the file itself is there
         descriptor = os.open(folder, os.O_RDONLY)

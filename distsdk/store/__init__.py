@@ -1,0 +1,1 @@
+"""Content on disk: an OCI image layout that processes share."""

@@ -1,0 +1,94 @@
+"""What a store tells of its content: values, without I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from distsdk.model.digest import Digest
+
+
+@frozen
+class Info:
+    """A blob that a store has.
+
+    Attributes:
+        digest: What its bytes hashed to when it was committed.
+        size: In bytes.
+        committed: When, in UTC.
+    """
+
+    digest: Digest
+    size: int
+    committed: datetime = field(eq=False)
+
+
+@frozen
+class Ingested(Info):
+    """A blob that was to be ingested, and is there now.
+
+    Attributes:
+        existed: It was there before, or somebody else brought it meanwhile: nothing new was kept.
+    """
+
+    existed: bool
+
+
+@frozen
+class Active:
+    """An ingest that has begun and is not committed; whoever began it may be gone.
+
+    Attributes:
+        key: What it was begun under.
+        offset: Bytes that are here.
+        total: Bytes there will be; None where nobody said.
+        started: When its last writer began, in UTC.
+        updated: When bytes came last, in UTC.
+        pid: The process of its last writer, on the machine it ran on.
+    """
+
+    key: str
+    offset: int
+    total: int | None
+    started: datetime
+    updated: datetime
+    pid: int
+
+
+@frozen
+class Collected:
+    """What `Store.gc` removed, or would remove.
+
+    Attributes:
+        blobs: That no image leads to.
+        ingests: That nobody went on with for a day.
+    """
+
+    blobs: tuple[Info, ...]
+    ingests: tuple[Active, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+        return sum(blob.size for blob in self.blobs) + sum(ingest.offset for ingest in self.ingests)
+
+
+@frozen
+class Verified:
+    """What `Store.verify` found.
+
+    Attributes:
+        count: Blobs that were read.
+        size: Their bytes.
+        damaged: Blobs that were not what their names say. They are out of the way now.
+        healed: Those of them that were fetched anew.
+    """
+
+    count: int
+    size: int
+    damaged: tuple[Digest, ...]
+    healed: tuple[Digest, ...]

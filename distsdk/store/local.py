@@ -1,0 +1,823 @@
+"""A store in a folder: an OCI image layout, and beside it what is still coming in.
+
+https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
+
+What happens when a process is killed, the disk is full, or several write at once is written down in
+``docs/explanation/store.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import stat
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from attrs import evolve, frozen
+
+from distsdk.blob import CHUNK_SIZE, Blob, Stat, sync_folder, write_all
+from distsdk.errors import (
+    DistError,
+    IntegrityError,
+    InvalidConfig,
+    InvalidDigest,
+    InvalidReference,
+    LimitExceeded,
+    MalformedDocument,
+    NotFound,
+    SizeMismatch,
+    Unsafe,
+    UnsupportedDocument,
+)
+from distsdk.model.descriptor import Descriptor
+from distsdk.model.digest import Digest
+from distsdk.model.image import load_json, parse_json
+from distsdk.model.media import DOCUMENTS, OCI_INDEX
+from distsdk.model.wording import quoted
+from distsdk.store.content import Active, Collected, Info, Ingested, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from filelock import FileLock
+
+    from distsdk.blob import BlobReader, ByteStream
+
+#: The annotation that names an image in ``index.json``.
+#: https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md
+REF_NAME = "org.opencontainers.image.ref.name"
+
+#: Bytes of ``index.json``: names of some 100,000 images.
+MAX_INDEX_SIZE = 64 * 1024 * 1024
+
+#: Bytes of a manifest or index that is looked into for what it leads to.
+MAX_DOCUMENT_SIZE = 4 * 1024 * 1024
+
+#: Seconds after which `Store.gc` removes an ingest that nobody goes on with.
+STALE = 24 * 60 * 60.0
+
+#: Characters of a key, and of a name.
+_MAX_KEY = 4096
+_MAX_NAME = 1024
+
+#: Seconds between two looks at a lock that another process holds, at first and at last.
+_POLL = 0.01
+_LONGEST_POLL = 0.1
+
+#: What a folder may hold that was begun to be a store, when its ``oci-layout`` is not there yet.
+_OURS = frozenset({"oci-layout", "index.json", "index.lock", "blobs", "ingest", "quarantine"})
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_EMPTY_INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+
+#: No link is followed, no child inherits a file, and nobody waits for the other end of a pipe that was planted.
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
+
+
+class Readable(Protocol):
+    """A binary file, as far as it has to be one."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
+        ...
+
+
+class Store:
+    """Content in a folder that is an OCI image layout: processes share it, and other tools read it as it stands.
+
+    Blobs are there whole and verified, or not at all. What is still coming in is kept apart, one writer for each key,
+    and goes on where it was when its writer is gone. Nothing is read or made when a store is made.
+
+    Attributes:
+        root: The folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Name the folder.
+
+        Args:
+            path: A layout, an empty folder, or one that is not there yet; ``~`` is the user's home. By default what
+                ``DISTSDK_STORE`` names, else ``distsdk`` in the place where this system keeps a user's data.
+        """
+        path = path or os.environ.get("DISTSDK_STORE")
+        if path is None or path == "":
+            from platformdirs import user_data_path
+
+            path = user_data_path("distsdk", appauthor=False)
+        self.root = Path(path).expanduser().absolute()
+        self._made = False
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    # Blobs
+
+    def ingest(
+        self,
+        stream: Blob | Readable | Iterable[bytes],
+        key: str | None = None,
+        *,
+        expected_digest: str | Digest | None = None,
+        expected_size: int | None = None,
+        connections: int | None = None,
+        at: Callable[[int], object] = lambda _: None,
+    ) -> Ingested:
+        """Take bytes in: when this returns they are verified, on disk, and there for everybody.
+
+        One ingest of a key goes on at a time, in all processes: the others wait for it, and have nothing to do when
+        the bytes are there that they expect. A `Blob`, and a file that can seek and has an expected digest, go on where
+        the last ingest of the key ended, once what is there was hashed; any other stream starts over.
+
+        Args:
+            stream: A blob, a binary file, or the bytes in parts.
+            key: What the ingest is known by until it is done; by default the expected digest.
+            expected_digest: What the bytes must hash to; by default that of the blob. Where nobody expects one, their
+                SHA-256 is taken.
+            expected_size: In bytes.
+            connections: For a blob, as `Blob.stream`.
+            at: Called with the bytes that are here, again and again, also while it is another process that brings them.
+                What it raises ends the ingest.
+
+        Returns:
+            Digest and size, and whether it was there before.
+
+        Raises:
+            DigestMismatch, SizeMismatch: The bytes are others than expected. They are not kept.
+            ValueError: There is neither a key nor a digest.
+            OSError: The folder cannot be written, or is full. What came is kept, to go on from.
+            DistError: As `Blob.stream`.
+        """
+        if isinstance(stream, Blob) and expected_digest is None:
+            expected_digest = stream.digest
+        digest = None if expected_digest is None else _digest(expected_digest)
+        key = key or (str(digest) if digest else "")
+        if not 0 < len(key) <= _MAX_KEY or not key.isprintable():
+            message = f"an ingest needs a key of 1 to {_MAX_KEY} printable characters, or a digest that is expected"
+            raise ValueError(message)
+        if digest is not None and (there := self._there(digest, expected_size)):
+            return there
+        self._make()
+        with self._begun(key, at) as part:
+            if digest is not None and (there := self._there(digest, expected_size)):
+                part.drop()  # of a writer that was killed
+                return there
+            part.note(expected_size)
+            with part.open() as file:
+                try:
+                    got = _take_in(file, stream, digest, expected_size, connections=connections, at=at)
+                    os.fsync(file.fileno())
+                except IntegrityError:
+                    part.drop()
+                    raise
+                except OSError as error:
+                    error.filename = error.filename or str(part.data)
+                    raise
+            return self._commit(part, got)
+
+    def info(self, digest: str | Digest) -> Info:
+        """Tell what is known of a blob without reading it.
+
+        Raises:
+            NotFound: It is not here.
+        """
+        digest = _digest(digest)
+        info = self._info(digest)
+        if info is None:
+            message = f"{digest} is not in {self.root}"
+            raise NotFound(message)
+        return info
+
+    def blob(self, digest: str | Digest, *, media_type: str | None = None) -> Blob:
+        """Return a blob that is here, to be read like one of a remote: a whole read is verified.
+
+        Raises:
+            NotFound: It is not here.
+        """
+        info = self.info(digest)
+        return Blob(_File(self._path(info.digest)), info.digest, size=info.size, media_type=media_type)
+
+    def open(self, digest: str | Digest, *, verify: bool = False) -> BlobReader:
+        """Open a blob as a file that can seek.
+
+        Args:
+            digest: Which.
+            verify: Hash all of it now; otherwise it is hashed as far as it is read from front to back.
+
+        Raises:
+            NotFound: It is not here.
+            DigestMismatch: It is damaged, and ``verify`` was asked for. `Store.verify` puts it out of the way.
+        """
+        blob = self.blob(digest)
+        reader = blob.open()
+        if verify:
+            for _ in blob.stream(connections=1):
+                pass
+            reader.trust = "verified"
+        return reader
+
+    def path(self, digest: str | Digest) -> Path:
+        """Return the file that holds a blob. It is read-only, and not to be changed.
+
+        Raises:
+            NotFound: It is not here.
+        """
+        return self._path(self.info(digest).digest)
+
+    def blobs(self) -> Iterator[Info]:
+        """Yield every blob, in no order, as the folder is read."""
+        for algorithm in _names(self.root / "blobs"):
+            for name in _names(self.root / "blobs" / algorithm):
+                with contextlib.suppress(InvalidDigest):  # a file that somebody else left there
+                    info = self._info(Digest(algorithm, name))
+                    if info is not None:
+                        yield info
+
+    def delete(self, digest: str | Digest) -> None:
+        """Remove a blob, whether or not an image leads to it.
+
+        Raises:
+            NotFound: It is not here.
+        """
+        self.path(digest).unlink(missing_ok=True)
+
+    def active(self) -> list[Active]:
+        """Return the ingests that have begun and are not done, the oldest first; their writers may be gone."""
+        parts = (_Part(self.root / "ingest", name[: -len(".json")]) for name in _names(self.root / "ingest", ".json"))
+        found = [active for part in parts if (active := part.read()) is not None]
+        return sorted(found, key=lambda active: active.started)
+
+    # Images
+
+    def images(self) -> dict[str, Descriptor]:
+        """Return what each name stands for, in the order in which ``index.json`` has them.
+
+        What other tools wrote there without a name is left out. Of a name that is there twice, the last counts.
+
+        Raises:
+            MalformedDocument: ``index.json`` cannot be read as what it should be.
+        """
+        found = ((_name_of(fields), fields) for fields in self._index()["manifests"])
+        return {
+            name: Descriptor.from_fields(fields, where=f"index.json: {quoted(name)}")
+            for name, fields in found
+            if name is not None
+        }
+
+    def tag(self, name: str, descriptor: Descriptor) -> None:
+        """Let a name stand for a manifest or index; what it stood for before loses it.
+
+        Args:
+            name: Such as ``docker.io/library/redis:7``: printable characters of ASCII without white space.
+            descriptor: What is here; its annotations stay, but for the name.
+
+        Raises:
+            NotFound: Its bytes are not here.
+            InvalidReference: The name cannot be one.
+        """
+        if not 0 < len(name) <= _MAX_NAME or not (name.isascii() and name.isprintable()) or " " in name:
+            message = f"{quoted(name)} cannot name an image: write host/path:tag"
+            raise InvalidReference(message)
+        self.info(descriptor.digest)
+        annotations = {**descriptor.annotations, REF_NAME: name}
+        fields = evolve(descriptor, annotations=annotations).to_fields()
+        self._edit_index(lambda entries: [*(e for e in entries if _name_of(e) != name), fields])
+
+    def untag(self, name: str) -> None:
+        """Take a name away. The content stays until `gc`.
+
+        Raises:
+            NotFound: There is no such name.
+        """
+
+        def without(entries: list[object]) -> list[object]:
+            kept = [entry for entry in entries if _name_of(entry) != name]
+            if len(kept) == len(entries):
+                message = f"no image in {self.root} is named {quoted(name)}"
+                raise NotFound(message)
+            return kept
+
+        self._edit_index(without)
+
+    # Care
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keep `gc` away while content comes in that no image leads to yet: name it before the block ends."""
+        self._make()
+        path = self.root / "ingest" / f"{os.urandom(16).hex()}.lock"
+        with self._door():
+            lock = _lock(path)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+
+    def gc(self, *, dry_run: bool = False) -> Collected:
+        """Remove what nobody needs.
+
+        That is: blobs that nothing in ``index.json`` leads to, ingests of which nothing was heard for a day, and what
+        `verify` put out of the way.
+
+        Every descriptor that a document names counts, whatever kind of document it is.
+
+        Args:
+            dry_run: Only tell what would be removed.
+
+        Raises:
+            BlockingIOError: An ingest or a pull is going on, which may need what no image leads to yet.
+            IntegrityError, MalformedDocument: A document that images lead to is damaged: nothing was removed. `verify`
+                puts it out of the way.
+        """
+        if not self.root.exists():
+            return Collected((), ())
+        self._make()
+        with self._door():
+            stale = self._abandoned()
+            reached = self._reached()
+            blobs = tuple(info for info in self.blobs() if info.digest not in reached)
+            if not dry_run:
+                for info in blobs:
+                    self._path(info.digest).unlink(missing_ok=True)
+                for part, _ in stale:
+                    part.remove()
+                for name in _names(self.root / "quarantine"):
+                    (self.root / "quarantine" / name).unlink(missing_ok=True)
+                with _lock(self.root / "index.lock"):  # whoever writes an index holds it
+                    for name in _names(self.root / "ingest", ".tmp"):
+                        (self.root / "ingest" / name).unlink(missing_ok=True)
+        return Collected(blobs, tuple(active for _, active in stale))
+
+    def verify(
+        self,
+        digests: Iterable[str | Digest] | None = None,
+        *,
+        fetch: Callable[[Digest], Blob] | None = None,
+    ) -> Verified:
+        """Hash blobs anew, and put those out of the way that are damaged, to ``quarantine/``.
+
+        Args:
+            digests: Which; by default all.
+            fetch: Gives a damaged one again, ``remote.fetch`` for instance; what it brings takes its place.
+
+        Raises:
+            NotFound: One that was named is not here.
+            DistError: A damaged one could not be fetched.
+        """
+        count = size = 0
+        damaged: list[Digest] = []
+        healed: list[Digest] = []
+        infos = self.blobs() if digests is None else (self.info(digest) for digest in digests)
+        for info, good in _hashed(infos, self._path):
+            count += 1
+            size += info.size
+            if not good:
+                self._quarantine(info.digest)
+                damaged.append(info.digest)
+        if fetch is not None:
+            for digest in damaged:
+                self.ingest(fetch(digest), expected_digest=digest)
+                healed.append(digest)
+        return Verified(count, size, tuple(damaged), tuple(healed))
+
+    # Inside
+
+    def _path(self, digest: Digest) -> Path:
+        return self.root / "blobs" / digest.algorithm / digest.hex
+
+    def _info(self, digest: Digest) -> Info | None:
+        path = self._path(digest)
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            raise _no_file(path)
+        return Info(digest, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def _there(self, digest: Digest, expected_size: int | None) -> Ingested | None:
+        """Return a blob that is here, as it should be; one that is damaged is put out of the way."""
+        info = self._info(digest)
+        if info is None:
+            return None
+        if expected_size not in {None, info.size}:
+            [(_, good)] = _hashed([info], self._path)
+            if good:
+                message = f"{digest} has {info.size} bytes, expected are {expected_size}"
+                raise SizeMismatch(message, expected=expected_size, got=info.size)
+            self._quarantine(digest)
+            return None
+        return Ingested(info.digest, info.size, info.committed, existed=True)
+
+    def _quarantine(self, digest: Digest) -> None:
+        folder = self.root / "quarantine"
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # somebody else did it
+            self._path(digest).replace(folder / f"{digest.algorithm}-{digest.hex}")
+
+    def _make(self) -> None:
+        """Make the folder a layout, if it is none; refuse one that is something else."""
+        if self._made:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        if not (self.root / "oci-layout").exists() and (foreign := set(_names(self.root)) - _OURS):
+            message = f"{self.root} is no OCI image layout: name an empty or a new folder (it holds {min(foreign)!r})"
+            raise InvalidConfig(message)
+        for name in ("blobs", "blobs/sha256", "ingest"):
+            folder = self.root / name
+            folder.mkdir(exist_ok=True)
+            _check_folder(folder)
+        with _lock(self.root / "index.lock"):
+            if not (self.root / "index.json").exists():
+                self._write("index.json", json.dumps(_EMPTY_INDEX).encode())
+            if not (self.root / "oci-layout").exists():
+                self._write("oci-layout", _LAYOUT)
+        version = load_json(_read_file(self.root / "oci-layout", MAX_DOCUMENT_SIZE), what="oci-layout")
+        if version.get("imageLayoutVersion") != "1.0.0":
+            message = f"{self.root} is an OCI image layout of another version than 1.0.0"
+            raise UnsupportedDocument(message, media_type="oci-layout")
+        self._made = True
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Let a file of the folder have this content, at once and for good."""
+        path = self.root / f"ingest/{name}-{os.urandom(8).hex()}.tmp"
+        try:
+            with io.FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666), "wb") as file:
+                write_all(file, data)
+                os.fsync(file.fileno())
+            path.replace(self.root / name)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        sync_folder(self.root)
+
+    def _index(self) -> dict[str, Any]:
+        """Return ``index.json``, with what we do not know in it; its ``manifests`` are a list."""
+        try:
+            raw = _read_file(self.root / "index.json", MAX_INDEX_SIZE)
+        except FileNotFoundError:
+            return _EMPTY_INDEX
+        index = load_json(raw, what=str(self.root / "index.json"))
+        if not isinstance(index.get("manifests"), list):
+            message = f"{self.root / 'index.json'} has no list of manifests"
+            raise MalformedDocument(message)
+        return index
+
+    def _edit_index(self, change: Callable[[list[object]], list[object]]) -> None:
+        self._make()
+        with _lock(self.root / "index.lock"):
+            index = self._index()
+            changed = {**index, "manifests": change(index["manifests"])}
+            self._write("index.json", json.dumps(changed).encode())
+
+    def _door(self) -> FileLock:
+        """Return the lock that is held while an ingest or a lease begins, and by `gc` all the time."""
+        return _lock(self.root / "ingest" / "door")
+
+    @contextlib.contextmanager
+    def _begun(self, key: str, at: Callable[[int], object]) -> Iterator[_Part]:
+        """Yield what a key's bytes are written to, for this writer alone; nothing empty is left."""
+        part = _Part(self.root / "ingest", hashlib.sha256(key.encode()).hexdigest()[:32], key)
+        wait = _POLL
+        while True:
+            with self._door():
+                lock = _lock(part.lock)
+                if _acquired(lock):
+                    break
+            at(part.offset)
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_POLL)
+        try:
+            yield part
+        finally:
+            if not part.offset:
+                part.remove()  # the lock's file last, as long as it is held: then another writer may begin
+            lock.release()
+
+    def _commit(self, part: _Part, digest: Digest) -> Ingested:
+        """Let what is on disk and verified be seen. It takes the place of what is there: that may be damaged."""
+        existed = self._info(digest) is not None
+        target = self._path(digest)
+        if not target.parent.exists():
+            target.parent.mkdir(exist_ok=True)
+            sync_folder(target.parent.parent)
+        _check_folder(target.parent)
+        part.data.chmod(0o444)
+        part.data.replace(target)
+        sync_folder(target.parent)
+        info = self.info(digest)
+        return Ingested(info.digest, info.size, info.committed, existed)
+
+    def _abandoned(self) -> list[tuple[_Part, Active]]:
+        """Return the ingests that nobody goes on with.
+
+        Raises:
+            BlockingIOError: Somebody is at one.
+        """
+        folder = self.root / "ingest"
+        for name in _names(folder, ".lock"):
+            part = _Part(folder, name[: -len(".lock")])
+            lock = _lock(part.lock)
+            if not _acquired(lock):
+                active = part.read()
+                what = f"the ingest of {active.key}" if active else "a pull"
+                message = f"{what} is going on in {self.root}: collect garbage when it is done"
+                raise BlockingIOError(errno.EWOULDBLOCK, message)
+            if not part.offset:
+                part.remove()  # of a writer that was killed
+            lock.release()
+        found = (
+            (part, part.read()) for part in (_Part(folder, name[: -len(".json")]) for name in _names(folder, ".json"))
+        )
+        return [(part, active) for part, active in found if active and time.time() - active.updated.timestamp() > STALE]
+
+    def _reached(self) -> set[Digest]:
+        """Return the digests of all that ``index.json`` leads to."""
+        reached: set[Digest] = set()
+        todo = [(digest, True) for digest, _ in _mentioned(self._index()["manifests"])]
+        while todo:
+            digest, may_lead_on = todo.pop()
+            if digest in reached:
+                continue
+            reached.add(digest)
+            if not may_lead_on or self._info(digest) is None:
+                continue
+            raw = self.blob(digest).read(limit=MAX_DOCUMENT_SIZE)
+            if raw.lstrip()[:1] == b"{":
+                todo += [
+                    (d, media_type in DOCUMENTS) for d, media_type in _mentioned(parse_json(raw, what=str(digest)))
+                ]
+        return reached
+
+
+class _Part:
+    """What an ingest has on disk before it is done: its bytes, what it is, and the lock of its writer."""
+
+    def __init__(self, folder: Path, name: str, key: str = "") -> None:
+        self.data, self.state, self.lock = (folder / f"{name}.{kind}" for kind in ("data", "json", "lock"))
+        self.key = key
+
+    @property
+    def offset(self) -> int:
+        """Bytes that are here."""
+        try:
+            return self.data.lstat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def note(self, total: int | None) -> None:
+        """Write down who is at it."""
+        state = {"key": self.key, "total": total, "started": time.time(), "pid": os.getpid()}
+        self.state.unlink(missing_ok=True)
+        with io.FileIO(os.open(self.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666), "wb") as file:
+            write_all(file, json.dumps(state).encode())
+
+    def read(self) -> Active | None:
+        """Return what is known; None where there are no bytes, or its writer was killed before it had said."""
+        try:
+            state = load_json(_read_file(self.state, MAX_DOCUMENT_SIZE))
+            started = datetime.fromtimestamp(float(cast("float", state["started"])), UTC)
+            total = None if state["total"] is None else int(cast("int", state["total"]))
+            data = self.data.lstat()
+            updated = datetime.fromtimestamp(data.st_mtime, UTC)
+            return Active(str(state["key"]), data.st_size, total, started, updated, int(cast("int", state["pid"])))
+        except (DistError, OSError, KeyError, TypeError, ValueError, OverflowError):
+            return None
+
+    def open(self) -> io.FileIO:
+        """Open the bytes, those that an earlier writer left included if nobody else can have touched them."""
+        for _ in range(2):
+            try:
+                file = io.FileIO(os.open(self.data, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666), "r+b")
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+            else:
+                found = os.fstat(file.fileno())
+                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == _user():
+                    return file
+                file.close()
+            self.drop()
+        raise _no_file(self.data)
+
+    def drop(self) -> None:
+        """Forget the bytes."""
+        self.data.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Leave nothing."""
+        for path in (self.data, self.state, self.lock):
+            path.unlink(missing_ok=True)
+
+
+@frozen
+class _File:
+    """The bytes of a file that is no link."""
+
+    path: Path
+
+    def open(self, offset: int, end: int | None) -> ByteStream:
+        file = _open_file(self.path)
+        file.seek(offset)
+        return cast("ByteStream", file)
+
+    def stat(self) -> Stat:
+        return Stat(self.path.lstat().st_size)
+
+
+class _Given:
+    """A stream that somebody handed in, as a source; only one that can seek is opened at an offset."""
+
+    def __init__(self, stream: Readable | Iterable[bytes]) -> None:
+        self._parts = None if hasattr(stream, "read") else iter(stream)
+        self._stream = cast("Readable", stream)
+        self._rest = memoryview(b"")
+        seekable = getattr(stream, "seekable", None)
+        self.can_seek = seekable is not None and seekable()
+        self._start = cast("io.RawIOBase", stream).tell() if self.can_seek else 0
+
+    def open(self, offset: int, end: int | None) -> ByteStream:
+        if self.can_seek:
+            cast("io.RawIOBase", self._stream).seek(self._start + offset)
+        return self
+
+    def stat(self) -> Stat:
+        if not self.can_seek:
+            return Stat()
+        return Stat(cast("io.RawIOBase", self._stream).seek(0, io.SEEK_END) - self._start)
+
+    def read(self, size: int, /) -> bytes:
+        if self._parts is None:
+            return self._stream.read(size)
+        while not self._rest:
+            part = next(self._parts, None)
+            if part is None:
+                return b""
+            self._rest = memoryview(part)
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(taken)
+
+    def close(self) -> None:
+        """It is not ours."""
+
+
+def _take_in(
+    file: io.FileIO,
+    stream: Blob | Readable | Iterable[bytes],
+    digest: Digest | None,
+    expected_size: int | None,
+    *,
+    connections: int | None,
+    at: Callable[[int], object],
+) -> Digest:
+    """Write what a file lacks of a stream, and return the digest of all of it.
+
+    Raises:
+        IntegrityError: It is not as expected.
+    """
+    if isinstance(stream, Blob) and digest == stream.digest:
+        stream.complete(file, connections=connections, at=at)
+    else:
+        given = _Given(stream.stream() if isinstance(stream, Blob) else stream)
+        if digest is None or not given.can_seek:
+            file.truncate(0)
+        if digest is None:
+            digest = _copy(file, given, expected_size, at)
+        else:
+            Blob(given, digest, size=expected_size).complete(file, connections=1, at=at)
+    got = os.fstat(file.fileno()).st_size
+    if expected_size not in {None, got}:
+        message = f"{digest} has {got} bytes, expected are {expected_size}"
+        raise SizeMismatch(message, expected=expected_size, got=got)
+    return digest
+
+
+def _copy(file: io.FileIO, given: _Given, expected_size: int | None, at: Callable[[int], object]) -> Digest:
+    hasher = hashlib.sha256(usedforsecurity=False)
+    count = 0
+    while chunk := given.read(CHUNK_SIZE):
+        count += len(chunk)
+        if expected_size is not None and count > expected_size:
+            message = f"there are more bytes than the {expected_size} expected"
+            raise SizeMismatch(message, expected=expected_size, got=count)
+        hasher.update(chunk)
+        write_all(file, chunk)
+        at(count)
+    return Digest("sha256", hasher.hexdigest())
+
+
+def _hashed(infos: Iterable[Info], path: Callable[[Digest], Path]) -> Iterator[tuple[Info, bool]]:
+    """Yield each blob, and whether its bytes are what its name says; several are hashed at once."""
+    from concurrent.futures import ThreadPoolExecutor
+    from itertools import islice
+
+    def good(info: Info) -> bool:
+        try:
+            for _ in Blob(_File(path(info.digest)), info.digest, size=info.size).stream(connections=1):
+                pass
+        except IntegrityError:
+            return False
+        return True
+
+    left = iter(infos)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while batch := tuple(islice(left, 256)):
+            yield from zip(batch, pool.map(good, batch), strict=True)
+
+
+def _mentioned(document: object) -> Iterator[tuple[Digest, str]]:
+    """Yield digest and media type of every descriptor in a parsed document, wherever it stands."""
+    todo = [document]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list):
+            todo += value
+        elif isinstance(value, dict):
+            todo += value.values()
+            if isinstance(text := value.get("digest"), str):
+                with contextlib.suppress(InvalidDigest):
+                    yield Digest.parse(text), str(value.get("mediaType"))
+
+
+def _name_of(entry: object) -> str | None:
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _digest(digest: str | Digest) -> Digest:
+    return digest if isinstance(digest, Digest) else Digest.parse(digest)
+
+
+def _names(folder: Path, suffix: str = "") -> Iterator[str]:
+    """Yield the names in a folder that end so, as it is read; none where there is no folder."""
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if entry.name.endswith(suffix):
+                yield entry.name
+
+
+def _open_file(path: Path) -> io.FileIO:
+    """Open a file to read, but no link and nothing else: a folder that others can write may hold what they planted."""
+    try:
+        file = io.FileIO(os.open(path, os.O_RDONLY | _FLAGS), "rb")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _no_file(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise _no_file(path)
+    return file
+
+
+def _read_file(path: Path, limit: int) -> bytes:
+    with _open_file(path) as file:
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        message = f"{path} is longer than the limit of {limit} bytes"
+        raise LimitExceeded(message, limit=limit)
+    return raw
+
+
+def _check_folder(path: Path) -> None:
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        message = f"{path} is no folder, but a link or a file: what is written there would go elsewhere"
+        raise Unsafe(message)
+
+
+def _no_file(path: Path) -> Unsafe:
+    return Unsafe(f"{path} is no file of its own, but a link, or something else: it is not used")
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0  # Windows says 0 of every file
+
+
+def _lock(path: Path) -> FileLock:
+    """Return a lock on a file that holds between processes and between threads, and ends with its process."""
+    from filelock import FileLock
+
+    return FileLock(path, poll_interval=_POLL)
+
+
+def _acquired(lock: FileLock) -> bool:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
