@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from distsdk.remotes.base import Remote as Remote
     from distsdk.remotes.base import connect as connect
     from distsdk.remotes.registry import TagList as TagList
+    from distsdk.store.local import Store as Store
+    from distsdk.transfer import Plan as Plan
+    from distsdk.transfer import pull as pull
     from distsdk.transport.credentials import Credentials as Credentials
     from distsdk.transport.hosts import Hosts as Hosts
     from distsdk.transport.http import Limits as Limits
@@ -82,6 +85,8 @@ _HOMES = {
     "distsdk.model.reference": ("Hint", "Locator", "Object", "Reference"),
     "distsdk.remotes.base": ("Remote", "connect"),
     "distsdk.remotes.registry": ("TagList",),
+    "distsdk.store.local": ("Store",),
+    "distsdk.transfer": ("Plan", "pull"),
     "distsdk.transport.credentials": ("Credentials",),
     "distsdk.transport.hosts": ("Hosts",),
     "distsdk.transport.http": ("Limits", "Timeouts"),

@@ -303,7 +303,8 @@ class Blob:
             DistError: As `stream`. Nothing is left behind then, unless ``resume`` is asked for.
         """
         target = Path(path)
-        with _part_of(target, self.digest, kept=resume) as file, _progress_bar(self, shown=progress) as at:
+        bar = progress_bar(lambda: f"{self.digest}"[:19], lambda: self.size, shown=progress)
+        with _part_of(target, self.digest, kept=resume) as file, bar as at:
             self.complete(file, connections=connections, at=at)
         return target
 
@@ -712,9 +713,18 @@ def _digest_mismatch(expected: Digest, got: Digest) -> DigestMismatch:
 
 
 @contextlib.contextmanager
-def _progress_bar(blob: Blob, *, shown: bool) -> Iterator[Callable[[int], object]]:
-    """Yield a function that takes how many bytes are here: what it is told first were here before."""
-    if not shown:
+def progress_bar(
+    name: Callable[[], str], total: Callable[[], int | None], *, shown: bool
+) -> Iterator[Callable[[int], object]]:
+    """Yield a function that takes how many bytes are here: what it is told first were here before.
+
+    Args:
+        name: What the bar is for; asked when something is to be shown.
+        total: Bytes there will be.
+        shown: Whether there is a bar at all; ``DISTSDK_DISABLE_PROGRESS`` in the environment says no, and so does a
+            stderr that is no terminal.
+    """
+    if not shown or os.environ.get("DISTSDK_DISABLE_PROGRESS"):
         yield lambda _: None
         return
     from tqdm.auto import tqdm
@@ -725,12 +735,12 @@ def _progress_bar(blob: Blob, *, shown: bool) -> Iterator[Callable[[int], object
         nonlocal bar
         if bar is None:
             bar = tqdm(
-                total=blob.size,
+                desc=name(),
+                total=total(),
                 initial=count,
                 unit="B",
                 unit_scale=True,
                 unit_divisor=1024,
-                desc=f"{blob.digest}"[:19],
                 disable=None,
             )
         bar.update(count - bar.n)

@@ -202,6 +202,48 @@ def tag_list(name: str, shown: tuple[str, ...], count: int | None) -> str:
     )
 
 
+def plan(name: str, target: Descriptor, steps: tuple[tuple[Descriptor, int], ...], requests: int) -> str:
+    """Return what a pull will do as HTML.
+
+    Args:
+        name: What the image will be known by.
+        target: What the name will stand for.
+        steps: What it consists of, each with its bytes that are here.
+        requests: How many it takes at least.
+    """
+    size = sum(descriptor.size for descriptor, _ in steps)
+    here = sum(count for _, count in steps)
+
+    def row(descriptor: Descriptor, count: int) -> _Html:
+        state = "here" if count == descriptor.size else f"{human_size(count)} here" if count else "missing"
+        return _row(
+            _cell(_code(descriptor.media_type)),
+            _cell(_text(_unbroken(human_size(descriptor.size)))),
+            _cell(_text(state)),
+            _cell(_code(str(descriptor.digest))),
+        )
+
+    return _page(
+        "Plan",
+        _code(name, _LONG_FIELD),
+        _fields(
+            digest=_code(str(target.digest)),
+            media_type=_code(target.media_type),
+            to_fetch=_size(size - here),
+            here=_size(here),
+            requests=_text(f"{requests:,}"),
+        ),
+        _listed(
+            "part",
+            (row(descriptor, count) for descriptor, count in steps),
+            len(steps),
+            head=("media type", "size", "state", "digest"),
+            room=_DESCRIPTOR_TABLE,
+            opened=True,
+        ),
+    )
+
+
 @cache
 def _style() -> str:
     from importlib.resources import files

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from distsdk.cli import EXIT_CODES, WINDOW, main
+from distsdk.cli import EXIT_CODES, main
+from distsdk.cli.fetch import WINDOW
 from distsdk.testing import Cut, Redirect, Registry, Stall, Status, WrongBytes, WrongDigestHeader
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def test_warnings_are_told_unless_it_is_quiet(tmp_path: Path) -> None:
 def test_other_libraries_are_not_quoted() -> None:
     """What urllib3 logs may hold signed URLs; what a plug-in warns of is told."""
     code = (
-        "import logging; from distsdk import cli; cli._set_log({}); "
+        "import logging; from distsdk.cli import app; app._set_log({}); "
         "logging.getLogger('urllib3.connectionpool').warning('https://x?sig=hunter2'); "
         "logging.getLogger('plugin').warning('beware')"
     )

@@ -1,0 +1,282 @@
+"""What takes: ``pull``, ``images``, and the ``content`` of the store."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+import distsdk
+from distsdk import errors
+from distsdk.cli.app import End, begin, connect, exit_code, main, option, read_reference, say, write, write_line
+from distsdk.model.wording import human_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from distsdk.store.content import Active, Info
+    from distsdk.transfer import Plan
+
+
+def _store() -> distsdk.Store:
+    return distsdk.Store(option("store"))
+
+
+@main.command()
+@click.argument("ref")
+@click.option("--platform", metavar="OS/ARCH", help="Of an index; by default linux on this machine's architecture.")
+@click.option("--all-platforms", is_flag=True, help="All that an index refers to.")
+@click.option("--plan", "only_plan", is_flag=True, help="Only tell what would be fetched.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=4, help="Blobs at once; 4 by default.")
+@click.option(
+    "--connections", type=click.IntRange(1, 64), help="Ranges of one blob at once; by default as many as help."
+)
+@click.option("--json", "as_json", is_flag=True, help="Write the descriptor, or the plan.")
+def pull(
+    *,
+    ref: str,
+    platform: str | None,
+    all_platforms: bool,
+    only_plan: bool,
+    jobs: int,
+    connections: int | None,
+    as_json: bool,
+) -> None:
+    """Bring an image or artifact into the store, name it REF there, and write its digest.
+
+    What is there is not fetched again; what an earlier pull left is gone on with. Of an index, one platform comes, and
+    the name stands for it.
+    """
+    if all_platforms and platform is not None:
+        raise click.UsageError("--platform or --all-platforms: one of them")
+    reference = read_reference(ref)
+    remote = connect(reference.locator)
+    if only_plan:
+        plan = distsdk.pull(
+            reference, _store(), remote=remote, platform=platform, all_platforms=all_platforms, plan=True
+        )
+        _write_plan(plan, as_json=as_json)
+        return
+    descriptor = distsdk.pull(
+        reference,
+        _store(),
+        remote=remote,
+        platform=platform,
+        all_platforms=all_platforms,
+        progress=not option("quiet"),
+        jobs=jobs,
+        connections=connections,
+    )
+    write_line(json.dumps(descriptor.to_fields()) if as_json else str(descriptor.digest))
+
+
+def _write_plan(plan: Plan, *, as_json: bool) -> None:
+    if not as_json:
+        for line in plan.lines():
+            write_line(line)
+        return
+    steps = [{**step.descriptor.to_fields(), "here": step.here} for step in plan.steps]
+    totals = {"requests": plan.requests, "size": plan.size, "here": plan.here, "missing": plan.missing}
+    write_line(json.dumps({"name": plan.name, "target": plan.target.to_fields(), **totals, "steps": steps}))
+
+
+@main.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object: descriptors by name.")
+@click.pass_context
+def images(context: click.Context, as_json: bool) -> None:
+    """List the images in the store; with rm, take their names away."""
+    if context.invoked_subcommand is not None:
+        return
+    begin(context)
+    found = _store().images()
+    if as_json:
+        write_line(json.dumps({name: descriptor.to_fields() for name, descriptor in found.items()}))
+        return
+    rows = [(name, str(image.digest), str(image.platform or "") or image.media_type) for name, image in found.items()]
+    _write_table(("NAME", "DIGEST", "PLATFORM OR TYPE"), rows)
+
+
+@images.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def images_rm(names: tuple[str, ...]) -> None:
+    """Take names away; a familiar one, redis:7, will do.
+
+    The content stays until distsdk content gc.
+    """
+    store = _store()
+    _each(names, lambda name: store.untag(name if name in store.images() else str(read_reference(name))))
+
+
+@main.group()
+def content() -> None:
+    """Bring blobs into the store, and look after those that are there."""
+
+
+@content.command()
+@click.argument("key")
+@click.option("--expected-digest", metavar="DIGEST", help="What the bytes must hash to.")
+@click.option("--expected-size", type=click.IntRange(min=0), metavar="BYTES", help="How many there must be.")
+def ingest(key: str, expected_digest: str | None, expected_size: int | None) -> None:
+    """Take the bytes on stdin into the store, and write their digest.
+
+    Until it is done, content active shows the ingest under its KEY; ingests of one key wait for each other. Without
+    an expected digest, whatever comes is taken.
+    """
+    if sys.stdin is None:
+        raise click.UsageError("the bytes are read from stdin, which is closed")
+    with io.FileIO(sys.stdin.fileno(), closefd=False) as stdin:
+        ingested = _store().ingest(stdin, key, expected_digest=expected_digest, expected_size=expected_size)
+    write_line(str(ingested.digest))
+
+
+@content.command()
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON array.")
+def active(as_json: bool) -> None:
+    """List the ingests that are not done, the oldest first; their writers may be gone."""
+    found = _store().active()
+    if as_json:
+        write_line(json.dumps([_active_fields(ingest) for ingest in found]))
+        return
+    now = time.time()
+    rows = [
+        (
+            ingest.key,
+            human_size(ingest.offset),
+            "" if ingest.total is None else human_size(ingest.total),
+            f"{now - ingest.started.timestamp():.0f} s ago",
+            f"{now - ingest.updated.timestamp():.0f} s ago",
+            str(ingest.pid),
+        )
+        for ingest in found
+    ]
+    _write_table(("KEY", "OFFSET", "TOTAL", "STARTED", "UPDATED", "PID"), rows)
+
+
+@content.command()
+@click.option("-q", "--quiet", "only_digests", is_flag=True, help="Digests only.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line.")
+def ls(only_digests: bool, as_json: bool) -> None:
+    """List the blobs, a line each, in no order."""
+    for info in _store().blobs():
+        if as_json:
+            write_line(json.dumps(_info_fields(info)))
+        else:
+            write_line(str(info.digest) if only_digests else f"{info.digest}  {human_size(info.size):>12}")
+
+
+@content.command()
+@click.argument("digest")
+def get(digest: str) -> None:
+    """Write a blob's bytes to stdout, verified."""
+    for chunk in _store().blob(digest).stream():
+        write(chunk)
+
+
+@content.command()
+@click.argument("digest")
+def path(digest: str) -> None:
+    """Write the name of the file that holds a blob, which is not to be changed."""
+    write_line(str(_store().path(digest)))
+
+
+@content.command()
+@click.argument("digests", nargs=-1, required=True, metavar="DIGEST...")
+def rm(digests: tuple[str, ...]) -> None:
+    """Remove blobs, whether or not an image needs them."""
+    store = _store()
+    _each(digests, store.delete)
+
+
+@content.command()
+@click.option("--heal", is_flag=True, help="Fetch what is damaged, or missing, from where its image came from.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def verify(heal: bool, as_json: bool) -> None:
+    """Hash every blob anew; what is damaged is put out of the way and written, a digest a line.
+
+    Exits with 5 if something is damaged and was not healed.
+    """
+    from distsdk.model.reference import Reference
+    from distsdk.transfer import complete
+
+    store = _store()
+    found = store.verify()
+    if heal:
+        for name, descriptor in store.images().items():
+            try:
+                remote = connect(Reference.parse(name).locator)
+            except errors.InvalidReference:
+                continue  # a name of another kind says nothing of where it came from
+            complete(descriptor, store, remote)
+    lost = [digest for digest in found.damaged if not _has(store, digest)]
+    if as_json:
+        fields = {"count": found.count, "size": found.size, "damaged": [str(digest) for digest in found.damaged]}
+        write_line(json.dumps({**fields, "healed": [str(d) for d in found.damaged if d not in lost]}))
+    else:
+        for digest in found.damaged:
+            write_line(str(digest))
+        say(f"{found.count} blobs, {human_size(found.size)}: {len(found.damaged)} damaged, {len(lost)} not healed")
+    if lost:
+        raise End(5)
+
+
+def _has(store: distsdk.Store, digest: distsdk.Digest) -> bool:
+    try:
+        store.info(digest)
+    except errors.NotFound:
+        return False
+    return True
+
+
+@content.command()
+@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def gc(dry_run: bool, as_json: bool) -> None:
+    """Remove blobs that no image leads to, and ingests that nobody went on with for a day."""
+    found = _store().gc(dry_run=dry_run)
+    if as_json:
+        blobs, ingests = [_info_fields(info) for info in found.blobs], [_active_fields(i) for i in found.ingests]
+        write_line(json.dumps({"size": found.size, "blobs": blobs, "ingests": ingests}))
+        return
+    for info in found.blobs:
+        write_line(str(info.digest))
+    say(f"{len(found.blobs)} blobs and {len(found.ingests)} ingests, {human_size(found.size)}")
+
+
+def _info_fields(info: Info) -> dict[str, object]:
+    return {"digest": str(info.digest), "size": info.size, "committed": info.committed.isoformat()}
+
+
+def _active_fields(ingest: Active) -> dict[str, object]:
+    return {
+        "key": ingest.key,
+        "offset": ingest.offset,
+        "total": ingest.total,
+        "started": ingest.started.isoformat(),
+        "updated": ingest.updated.isoformat(),
+        "pid": ingest.pid,
+    }
+
+
+def _write_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Write rows under their heads, the columns as wide as they have to be."""
+    shown = [tuple(errors.printable(cell) for cell in row) for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _each(names: Iterable[str], act: Callable[[str], object]) -> None:
+    """Act on each; one that fails is told, and the others go on."""
+    failed: list[int] = []
+    for name in names:
+        try:
+            act(name)
+        except errors.DistError as error:
+            say(error)
+            failed.append(exit_code(error))
+    if failed:
+        raise End(failed[0])

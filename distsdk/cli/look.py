@@ -1,0 +1,96 @@
+"""What looks at a registry, or at the configuration, and brings nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from distsdk.cli.app import configured_hosts, connect, main, read_reference, write_line, write_listing
+
+if TYPE_CHECKING:
+    from distsdk.model.descriptor import Descriptor
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("hints", nargs=-1, metavar="[HINT]...")
+@click.option("--json", "as_json", is_flag=True, help="Write the descriptor: media type, digest, size.")
+def resolve(ref: str, hints: tuple[str, ...], as_json: bool) -> None:
+    """Write the digest that REF stands for.
+
+    Hints as for fetch: platform:linux/arm64 leads to the child of an index.
+    """
+    from distsdk.remotes.base import Resolver
+
+    reference = read_reference(ref)
+    remote = connect(reference.locator)
+    descriptor: Descriptor
+    if isinstance(remote, Resolver):
+        descriptor = remote.resolve(reference.object, *hints)
+    else:
+        descriptor = remote.fetch(reference.object, *hints).descriptor
+    write_line(json.dumps(descriptor.to_fields()) if as_json else str(descriptor.digest))
+
+
+@main.command()
+@click.argument("locator")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON array.")
+def tags(locator: str, as_json: bool) -> None:
+    """Write the tags of LOCATOR, a line each."""
+    from distsdk.model.reference import Locator
+    from distsdk.remotes.base import TagLister
+
+    remote = connect(Locator.parse(locator))
+    if not isinstance(remote, TagLister):
+        message = f"what serves {remote.locator} lists no tags"
+        raise click.UsageError(message)
+    write_listing(remote.tags(), as_json=as_json)
+
+
+@main.command()
+@click.argument("host")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON array.")
+def catalog(host: str, as_json: bool) -> None:
+    """Write the repositories of HOST, a line each.
+
+    Many registries, Docker Hub among them, do not tell.
+    """
+    from distsdk.model.reference import Locator
+    from distsdk.remotes.base import Catalog
+
+    locator = Locator.parse(host if "/" in host else f"{host}/")
+    if locator.path:
+        message = f"the catalog is of a host: {locator.host}"
+        raise click.UsageError(message)
+    remote = connect(locator)
+    if not isinstance(remote, Catalog):
+        message = f"what serves {locator.host} lists no repositories"
+        raise click.UsageError(message)
+    write_listing(remote.catalog(), as_json=as_json)
+
+
+@main.command()
+@click.argument("locator")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def hosts(locator: str, as_json: bool) -> None:
+    """Write which endpoints would be asked for LOCATOR, in which order, what for, and why.
+
+    Nothing is asked of anybody.
+    """
+    from distsdk.model.reference import Locator
+
+    is_host = "/" not in locator and (locator == "localhost" or not {".", ":"}.isdisjoint(locator))
+    host = Locator.parse(f"{locator}/" if is_host else locator).host
+    plan = configured_hosts().plan(host)
+    if as_json:
+        endpoints = [
+            {"url": e.base, "capabilities": sorted(e.capabilities), "ns": e.namespace, "why": e.why}
+            for e in plan.endpoints
+        ]
+        fields = {"host": host, "why": plan.why, "remote": plan.remote, "endpoints": [] if plan.remote else endpoints}
+        write_line(json.dumps(fields))
+        return
+    for line in plan.lines():
+        write_line(line)
