@@ -44,6 +44,10 @@ INTERVAL = 0.4
 #: It opens more connections only while the reader spends more than this share of its time waiting for the network …
 _WAITING = 0.5
 
+#: … while all readers of the process together use less than this much of a core: otherwise, what looks like waiting for
+#: the network is waiting for each other …
+_BUSY = 0.6
+
 #: … and as long as each doubling raises the throughput by this factor: connections that are limited each on its own
 #: give 2.0, connections that share a limit 1.0.
 _GAIN = 1.25
@@ -82,10 +86,11 @@ class ByteStream(Protocol):
 
 
 class _Budget:
-    """The connections that the default may still open in this process."""
+    """The connections that the default may still open in this process, and how busy those are who would."""
 
     def __init__(self) -> None:
         self._left = MORE_CONNECTIONS
+        self._shares: dict[int, float] = {}
         self._lock = threading.RLock()  # as in Ranges
 
     def take(self, wanted: int) -> int:
@@ -99,6 +104,14 @@ class _Budget:
         """Let others have them."""
         with self._lock:
             self._left += taken
+
+    def busy(self, reader: int, share: float | None) -> float:
+        """Take note of how much of a core a reader uses, None for its end; return what all use together."""
+        with self._lock:
+            self._shares.pop(reader, None)
+            if share is not None:
+                self._shares[reader] = share
+            return sum(self._shares.values())
 
 
 _budget = _Budget()
@@ -187,6 +200,7 @@ class Ranges:
         self._closed = False
         # Since the last decision:
         self._since = 0.0
+        self._busy_since = 0.0
         self._waited = 0.0
         self._received = 0
         self._rate = 0.0  # bytes a second at the last doubling
@@ -214,6 +228,8 @@ class Ranges:
     def close(self) -> None:
         """Close every stream and end the threads."""
         self._drop_first()
+        if os.getpid() == self._pid:
+            _budget.busy(id(self), None)
         if not self._threads or os.getpid() != self._pid:
             return  # a forked child shares the streams, and the lock may be held by a thread that is not there
         with self._lock:
@@ -248,7 +264,7 @@ class Ranges:
             self._size = told
         self._next = self._size or 0
         self._adapts = self._adapts and self._size is not None
-        self._since = time.perf_counter()
+        self._since, self._busy_since = time.perf_counter(), time.thread_time()
 
     def _open_first(self, end: int | None) -> None:
         self._first = self._open(self._at, end)
@@ -346,7 +362,10 @@ class Ranges:
                 return
             received, waited = self._received, self._waited
             self._since, self._received, self._waited = now, 0, 0.0
-            if self._opening or waited <= lasted * _WAITING:
+            used = time.thread_time()
+            busy = _budget.busy(id(self), max(0.0, used - self._busy_since) / lasted)
+            self._busy_since = used
+            if self._opening or waited <= lasted * _WAITING or busy >= _BUSY:
                 return
             rate = received / lasted
             helped = rate >= self._rate * _GAIN

@@ -29,6 +29,7 @@ from distsdk.ranges import (
     WINDOW,
     WORTH_IT,
     Ranges,
+    _budget,
 )
 
 if TYPE_CHECKING:
@@ -610,6 +611,19 @@ def test_a_source_that_computes_has_one_connection(monkeypatch: pytest.MonkeyPat
     script = Script(step=1024)
     assert DATA == b"".join(ranges(script, None, interval=0.001))
     assert [(0, None)] == script.opened
+
+
+def test_busy_readers_cause_no_connections() -> None:
+    """Where other readers of the process keep a core busy, a wait is none for the network; they are forgotten later."""
+    script = Script(DATA[:MIB], bucket=each(MIB), step=8 * 1024)
+    _budget.busy(0, 0.7)
+    try:
+        assert DATA[:MIB] == b"".join(ranges(script, None, worth_it=1))
+    finally:
+        assert 0 == _budget.busy(0, None)
+    assert [(0, None)] == script.opened
+    assert DATA[:MIB] == b"".join(ranges(script, None, worth_it=1))
+    assert script.most > 1
 
 
 def test_a_small_blob_has_one_connection() -> None:
