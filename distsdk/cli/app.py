@@ -57,9 +57,19 @@ def run(arguments: list[str]) -> int:
         if end.message:
             say(end.message)
         if end.code == _CLOSED_PIPE:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would complain when it flushes at exit
+            _silence()
         return end.code
+    except SystemExit:  # of click: a word was completed, or nobody reads its own help or version
+        if os.environ.get("_DISTSDK_COMPLETE"):
+            raise
+        _silence()
+        return _CLOSED_PIPE
     return code or 0
+
+
+def _silence() -> None:
+    """Let what is still to be flushed go nowhere: the interpreter would complain at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def exit_code(error: Exception) -> int:

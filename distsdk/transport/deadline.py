@@ -1,25 +1,31 @@
-"""What bounds an answer where it is read, at the socket: its deadline, and the size of its headers."""
+"""What bounds a connection and an answer at the socket: the time they take, and the size of headers."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import io
+import ipaddress
 import math
+import socket
 import ssl
+import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import requests
 import urllib3
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ProxyError
+from urllib3.util.connection import allowed_gai_family
 from urllib3.util.response import assert_header_parsing
 
 from distsdk.errors import DeadlineExceeded, LimitExceeded
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from _typeshed import WriteableBuffer
 
@@ -182,20 +188,157 @@ class _TimedResponse(http.client.HTTPResponse):
                 self.fp = fp
 
 
-class _Timed:
-    """Makes connections whose answers are `_TimedResponse`."""
+class TLSTimeoutError(ConnectTimeoutError):
+    """The host accepted a connection, and TLS was not agreed upon in time."""
 
-    def _new_conn(self) -> Any:  # noqa: ANN401 - as in urllib3, where a recorder may put another class
+
+#: What `socket.getaddrinfo` says of a host, a line for each address.
+_Addresses: TypeAlias = "Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]"
+
+#: Seconds for one address of several, if there are as many, so that a host on the other side of the earth has a chance.
+_FOR_ONE_ADDRESS = 2.0
+
+
+class _TimedConnection:
+    """A connection that comes about within its time-out: the name, all addresses and TLS together.
+
+    urllib3 alone would wait for the name as long as the system does, and begin anew for each address and for TLS. What
+    a proxy says before it opens a tunnel is an answer, and read within the request's deadline.
+    """
+
+    def connect(self) -> None:
+        self._end = time.monotonic() + cast("float", self.timeout)  # type: ignore[attr-defined] # of http.client
+        try:
+            super().connect()  # type: ignore[misc]
+        except TimeoutError as error:  # of TLS; of what comes before, there are other errors
+            _raise_if_late()
+            raise TLSTimeoutError(self, str(error)) from error
+        self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the host, or to its proxy, with the errors that urllib3's own method has."""
+        host: str = self.host  # type: ignore[attr-defined]
+        try:
+            addresses = _resolve(self._dns_host.strip("[]"), self.port, self._left())  # type: ignore[attr-defined]
+        except TimeoutError as error:
+            _raise_if_late()
+            raise NameResolutionError(host, cast("Any", self), cast("Any", error)) from error
+        except (socket.gaierror, UnicodeError) as error:
+            raise NameResolutionError(host, cast("Any", self), cast("Any", error)) from error
+        try:
+            sock = self._connect_to_one(addresses)
+        except TimeoutError as error:
+            _raise_if_late()
+            raise ConnectTimeoutError(self, str(error)) from error
+        except OSError as error:
+            raise NewConnectionError(cast("Any", self), str(error)) from error
+        sys.audit("http.client.connect", self, host, self.port)  # type: ignore[attr-defined] # as http.client does
+        return sock
+
+    def _connect_to_one(self, addresses: _Addresses) -> socket.socket:
+        """Connect to the first address that accepts; the last one's error is raised."""
+        for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            sock = None
+            try:
+                sock = socket.socket(family, kind, protocol)
+                for option in self.socket_options or ():  # type: ignore[attr-defined]
+                    sock.setsockopt(*option)
+                # As Go's Dialer: an address that is silent, IPv6 without a way out say, leaves time for the others.
+                sock.settimeout(min(self._left(), max(self._left() / left, _FOR_ONE_ADDRESS)))
+                if self.source_address:  # type: ignore[attr-defined]
+                    sock.bind(self.source_address)  # type: ignore[attr-defined]
+                sock.connect(address)
+                sock.settimeout(self._left())  # for TLS
+            except OSError:
+                if sock is not None:
+                    sock.close()
+                if left == 1:
+                    raise
+            else:
+                return sock
+        raise OSError("the host has no address")
+
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, TimeoutError):
+                _raise_if_late()
+            raise ProxyError("no tunnel", error) from error  # urllib3 does not always tell whose fault it was
+        self.sock.settimeout(self._left())  # type: ignore[attr-defined] # for TLS
+
+    def _left(self) -> float:
+        """Return the seconds that are left, never zero: that would stand for a socket that waits for nothing."""
+        return max(self._end - time.monotonic(), 0.001)
+
+
+class _HTTPConnection(_TimedConnection, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_TimedConnection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+def _raise_if_late() -> None:
+    """Raise `DeadlineExceeded` where it is the deadline of the request that was exceeded."""
+    deadline: Deadline | None = getattr(_current, "deadline", None)
+    if deadline is not None:
+        deadline.left()
+
+
+def _resolve(host: str, port: int, seconds: float) -> _Addresses:
+    """Return the addresses of a host.
+
+    `socket.getaddrinfo` knows no time-out, heeds no signal, and goes on for half a minute or longer where name servers
+    are silent: a thread is left to wait for it, and the caller waits for the thread.
+
+    Raises:
+        TimeoutError: It takes longer than ``seconds``.
+        OSError: There are none.
+        UnicodeError: The name cannot be one.
+    """
+    look_up = functools.partial(socket.getaddrinfo, host, port, allowed_gai_family(), socket.SOCK_STREAM)
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return look_up()  # nobody is asked
+    found: Future[_Addresses] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(look_up())
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits, if they still do
+            found.set_exception(error)
+
+    threading.Thread(target=work, name="distsdk-resolve", daemon=True).start()
+    return found.result(seconds)
+
+
+_CONNECTIONS: dict[type, type] = {
+    urllib3.connection.HTTPConnection: _HTTPConnection,
+    urllib3.connection.HTTPSConnection: _HTTPSConnection,
+}
+
+
+class _Timed:
+    """Makes connections in time, whose answers are `_TimedResponse`."""
+
+    @property
+    def ConnectionCls(self) -> Any:  # noqa: ANN401 - as in urllib3, where a recorder may put a class of its own
+        usual = super().ConnectionCls  # type: ignore[misc] # of the pool
+        return _CONNECTIONS.get(usual, usual)
+
+    def _new_conn(self) -> Any:  # noqa: ANN401 - as above
         connection = super()._new_conn()  # type: ignore[misc] # of the pool
         connection.response_class = _TimedResponse
         return connection
 
 
-class _HTTPPool(_Timed, urllib3.HTTPConnectionPool):
+class _HTTPPool(_Timed, urllib3.HTTPConnectionPool):  # type: ignore[override] # a property for an attribute
     pass
 
 
-class _HTTPSPool(_Timed, urllib3.HTTPSConnectionPool):
+class _HTTPSPool(_Timed, urllib3.HTTPSConnectionPool):  # type: ignore[override]
     pass
 
 

@@ -40,7 +40,7 @@ from distsdk.errors import (
     redact,
 )
 from distsdk.transport.auth import Tokens
-from distsdk.transport.deadline import Deadline, TimedAdapter, reaching_the_socket
+from distsdk.transport.deadline import Deadline, TimedAdapter, TLSTimeoutError, reaching_the_socket
 from distsdk.transport.origin import Origin, follow
 from distsdk.transport.replay import active_session
 from distsdk.transport.retry import Patience, Retry
@@ -68,7 +68,7 @@ class Timeouts:
     """How long to wait, in seconds.
 
     Attributes:
-        connect: For a connection, TLS included.
+        connect: For a connection: the host's name, all its addresses and TLS together.
         read: Without a byte.
         document: For a whole document: manifest, token, page of tags. Blobs have no such limit.
     """
@@ -119,7 +119,7 @@ class Answer:
         broke: To be called where the body breaks before it has got far: another endpoint may do better.
     """
 
-    def __init__(self, response: requests.Response, url: str, read_timeout: float) -> None:
+    def __init__(self, response: requests.Response, url: str, timeouts: Timeouts) -> None:
         """Made by `Transport.request`."""
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -127,7 +127,7 @@ class Answer:
         self.asked = url
         self.broke: Callable[[], None] = lambda: None
         self._response = response
-        self._read_timeout = read_timeout
+        self._timeouts = timeouts
 
     @property
     def content_length(self) -> int | None:
@@ -137,7 +137,7 @@ class Answer:
 
     def read(self, size: int, /) -> bytes:
         """Return up to ``size`` bytes as they came over the wire, without undoing any Content-Encoding."""
-        with _translated(self.url, self._read_timeout):
+        with _translated(self.url, self._timeouts):
             data: bytes = self._response.raw.read1(size, decode_content=False)
             return data
 
@@ -398,8 +398,15 @@ class Transport:
         prepared.hooks = {"response": []}
         session = self._process().session
         if (proxies := self._proxies.get(origin)) is None:
-            proxies = self._proxies[origin] = self.hosts.proxies_for(origin.scheme, origin.host, origin.port)
-        with _translated(url, timeouts.read, str(session.verify)), reaching_the_socket(deadline, self.limits.headers):
+            proxies = self.hosts.proxies_for(origin.scheme, origin.host, origin.port)
+            if self._given is None:  # what another session can use is for it to say
+                proxies = {scheme: _usable_proxy(scheme, proxy) for scheme, proxy in proxies.items()}
+            self._proxies[origin] = proxies
+        proxy = proxies.get(origin.scheme, "")
+        with (
+            _translated(url, timeouts, authorities=str(session.verify), proxy=proxy),
+            reaching_the_socket(deadline, self.limits.headers),
+        ):
             # The adapter itself: Session.send reads the bodies of redirects, also of those it does not follow, without
             # a limit, and needs the cookie jar that these requests are made without.
             response = session.get_adapter(url).send(
@@ -413,7 +420,7 @@ class Transport:
         _log.debug("%s %s: %s", method, redact(url), response.status_code)
         if origin == self.origin:
             self.rate_limit = parse_rate_limit(response.headers) or self.rate_limit
-        return Answer(response, url, timeouts.read)
+        return Answer(response, url, timeouts)
 
     def _process(self) -> _Process:
         """Return what this process has for itself: neither connections nor locks may come from before a fork."""
@@ -533,9 +540,44 @@ def parse_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
     return RateLimit(int(remaining[1]), int(limit[1]) if limit else None) if remaining else None
 
 
+def _usable_proxy(scheme: str, proxy: str) -> str:
+    """Return a proxy's URL as requests understands it: it would take ``localhost:3128`` for a scheme and a path.
+
+    Raises:
+        InvalidConfig: It is no URL of a proxy.
+    """
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urllib3.util.parse_url(url)
+        usable = parts.scheme in {"http", "https"} and not re.search(r"\s", parts.host or " ") and parts.port != 0
+        usable = usable and "@" not in parts.request_uri + (parts.fragment or "")  # a slash in a password, say
+    except urllib3.exceptions.LocationParseError:
+        usable = False
+    if not usable:
+        message = (
+            f"the proxy {_shown_proxy(proxy)} cannot be used: it has to be http://HOST:PORT or https://HOST:PORT, "
+            f"what is special in a password percent-encoded: see {scheme.upper()}_PROXY and ALL_PROXY"
+        )
+        raise InvalidConfig(message)
+    return url
+
+
+def _shown_proxy(proxy: str) -> str:
+    """Return a proxy's URL fit to be shown: whatever stands before the last ``@`` may be of a password."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", proxy)
+    return redact((scheme[0] if scheme else "http://") + proxy[scheme.end() if scheme else 0 :].rpartition("@")[2])
+
+
 @contextlib.contextmanager
-def _translated(url: str, read_timeout: float, authorities: str = "") -> Iterator[None]:
-    """Turn what requests, urllib3 and the socket raise into errors of distsdk."""
+def _translated(url: str, timeouts: Timeouts, *, authorities: str = "", proxy: str = "") -> Iterator[None]:
+    """Turn what requests, urllib3 and the socket raise into errors of distsdk.
+
+    Args:
+        url: What was asked for.
+        timeouts: How long was waited.
+        authorities: The file of certificate authorities.
+        proxy: URL of the proxy in between; empty for none.
+    """
     try:
         yield
     except DistError:
@@ -547,50 +589,104 @@ def _translated(url: str, read_timeout: float, authorities: str = "") -> Iterato
         # The cause that is told is the innermost one: what is wrapped around it quotes URLs, which may hold secrets.
         wrappers = (requests.RequestException, urllib3.exceptions.HTTPError)
         inner = (e for e in reversed(chain) if not isinstance(e, wrappers))
-        raise _translate(chain, url, read_timeout, authorities) from next(inner, None)
+        raise _translate(chain, url, timeouts, authorities, proxy) from next(inner, None)
 
 
-def _translate(chain: list[BaseException], url: str, read_timeout: float, authorities: str) -> DistError:
-    host = urlsplit(url).netloc.rpartition("@")[2]
+@frozen
+class _Party:
+    """Who was at fault, as messages call it: the host that was asked, or the proxy in between.
+
+    Attributes:
+        name: ``registry.example:5000``, ``the proxy http://proxy.example:3128``.
+        where: What stands before a fault that needs no name: the URL, or the proxy again.
+        is_proxy: Whether it is the proxy.
+    """
+
+    name: str
+    where: str
+    is_proxy: bool
+
+
+def _translate(chain: list[BaseException], url: str, timeouts: Timeouts, authorities: str, proxy: str) -> DistError:
+    if any(isinstance(e, urllib3.exceptions.ProxyError) for e in chain):
+        name = f"the proxy {_shown_proxy(proxy)}" if proxy else "the proxy"  # of a session that has its own
+        party = _Party(name, name, is_proxy=True)
+    else:
+        party = _Party(urlsplit(url).netloc.rpartition("@")[2], redact(url), is_proxy=False)
     for e in chain:
         if type(e) is http.client.HTTPException and "headers" in str(e):  # "got more than 100 headers"
             return LimitExceeded(f"{redact(url)}: {e}", limit=http.client._MAXHEADERS)  # type: ignore[attr-defined]
         if isinstance(e, urllib3.exceptions.HeaderParsingError):
             return Unreachable(f"{redact(url)}: the headers of the answer cannot be read", url=url)
-        if isinstance(e, ssl.SSLCertVerificationError):
-            message = (
-                f"the certificate of {host} does not convince ({e.verify_message}): "
-                "name its authority with --cacert or DISTSDK_CACERT if it is a private one"
-            )
-            return Unreachable(message, url=url)
-        if isinstance(e, ssl.SSLError) and e.library in {"X509", "PEM"}:
-            message = f"{authorities} holds no certificate authority in PEM form: see --cacert and DISTSDK_CACERT"
-            return InvalidConfig(message)
-        if isinstance(e, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return Unreachable(f"{redact(url)}: the TLS connection ended too early", url=url, temporary=True)
         if isinstance(e, ssl.SSLError):
-            message = f"no TLS with {host} ({e.reason or e}): if it speaks plain HTTP, allow that with --plain-http"
-            return Unreachable(message, url=url)
-        if isinstance(e, urllib3.exceptions.NameResolutionError):
-            return Unreachable(f"no host {host} is known: check the name and the network", url=url)
-        if isinstance(e, ConnectionRefusedError):
-            return Unreachable(f"{host} refuses connections: is a registry running there?", url=url)
+            return _translate_tls(e, party, url, authorities)
+    return (
+        _translate_connecting(chain, party, url, timeouts)
+        or _translate_timeout(chain, party, url, timeouts)
+        or _translate_rest(chain, party, url)
+    )
+
+
+def _translate_tls(error: ssl.SSLError, party: _Party, url: str, authorities: str) -> DistError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        message = (
+            f"the certificate of {party.name} does not convince ({error.verify_message}): "
+            "name its authority with --cacert or DISTSDK_CACERT if it is a private one"
+        )
+        return Unreachable(message, url=url)
+    if error.library in {"X509", "PEM"}:
+        message = f"{authorities} holds no certificate authority in PEM form: see --cacert and DISTSDK_CACERT"
+        return InvalidConfig(message)
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Unreachable(f"{party.where}: the TLS connection ended too early", url=url, temporary=True)
+    how = "write http:// in its URL" if party.is_proxy else "allow that with --plain-http"
+    message = f"no TLS with {party.name} ({error.reason or error}): if it speaks plain HTTP, {how}"
+    return Unreachable(message, url=url)
+
+
+def _translate_connecting(
+    chain: list[BaseException], party: _Party, url: str, timeouts: Timeouts
+) -> Unreachable | None:
+    """Return the error of a connection that did not come about; None where there was one."""
+    seconds = f"{timeouts.connect:g} seconds"
+    if any(isinstance(e, ConnectionRefusedError) for e in chain):
+        running = "is it running?" if party.is_proxy else "is a registry running there?"
+        return Unreachable(f"{party.name} refuses connections: {running}", url=url)
+    if any(isinstance(e, urllib3.exceptions.NameResolutionError) for e in chain):
+        if any(isinstance(e, TimeoutError) for e in chain):
+            message = f"the name of {party.name} was not resolved within {seconds}: check the network"
+            return Unreachable(message, url=url, temporary=True)
+        known = f"{party.name} is not known" if party.is_proxy else f"no host {party.name} is known"
+        return Unreachable(f"{known}: check the name and the network", url=url)
+    if any(isinstance(e, TLSTimeoutError) for e in chain):
+        message = f"no TLS connection with {party.name} came about within {seconds}"
+        return Unreachable(message, url=url, temporary=True)
     # urllib3's errors of a new connection are all derived from ConnectTimeoutError: it comes after them.
     if any(isinstance(e, urllib3.exceptions.ConnectTimeoutError) for e in chain):
-        return Unreachable(f"{host} did not accept a connection in time", url=url, temporary=True)
-    if any(isinstance(e, urllib3.exceptions.ReadTimeoutError | TimeoutError) for e in chain):
-        message = f"{redact(url)}: no byte came for {read_timeout:g} seconds"
-        return DeadlineExceeded(message, seconds=read_timeout, temporary=True)
+        return Unreachable(f"{party.name} did not accept a connection in time", url=url, temporary=True)
+    return None
+
+
+def _translate_timeout(chain: list[BaseException], party: _Party, url: str, timeouts: Timeouts) -> DistError | None:
+    if not any(isinstance(e, urllib3.exceptions.ReadTimeoutError | TimeoutError) for e in chain):
+        return None
+    if party.is_proxy:
+        message = f"{party.name} opened no tunnel within {timeouts.connect:g} seconds"
+        return Unreachable(message, url=url, temporary=True)
+    message = f"{party.where}: no byte came for {timeouts.read:g} seconds"
+    return DeadlineExceeded(message, seconds=timeouts.read, temporary=True)
+
+
+def _translate_rest(chain: list[BaseException], party: _Party, url: str) -> Unreachable:
     if any(isinstance(e, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead) for e in chain):
-        message = f"{redact(url)}: the connection ended in the middle of the body"
+        message = f"{party.where}: the connection ended in the middle of the body"
         return Unreachable(message, url=url, temporary=True)
     # Errors of the system quote no URL; a proxy's refusal of a tunnel is a plain OSError.
     told = [
         e.strerror or str(e) for e in chain if isinstance(e, OSError) and type(e).__module__ in {"builtins", "socket"}
     ]
-    proxy = "the proxy: " if any(isinstance(e, urllib3.exceptions.ProxyError) for e in chain) else ""
     broke = any(isinstance(e, ConnectionResetError | ConnectionAbortedError | BrokenPipeError) for e in chain)
-    return Unreachable(f"{redact(url)}: {proxy}{[*told, type(chain[-1]).__name__][0]}", url=url, temporary=broke)
+    return Unreachable(f"{party.where}: {[*told, type(chain[-1]).__name__][0]}", url=url, temporary=broke)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Self
 from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
 
@@ -10,6 +11,9 @@ from attrs import frozen
 from distsdk.errors import Unsafe, redact
 
 _PORTS = {"http": 80, "https": 443}
+
+#: A byte that no URI has (RFC 3986 section 2), in a header as `http.client` reads it: each byte a character.
+_NO_URI_BYTE = re.compile(r"[\x80-\xff]")
 
 
 @frozen
@@ -50,7 +54,8 @@ def follow(base: str, target: str, *, what: str, relative: bool = True) -> str:
 
     Args:
         base: The URL that was asked.
-        target: What the server named.
+        target: What the server named in a header, each of its bytes a character; those that no URI has are
+            percent-encoded as they are, as browsers do.
         what: How the server came to name it, for the message: ``redirects to``.
         relative: Whether ``target`` may be relative to ``base``.
 
@@ -63,6 +68,7 @@ def follow(base: str, target: str, *, what: str, relative: bool = True) -> str:
     from requests import RequestException
     from requests.utils import requote_uri
 
+    target = _NO_URI_BYTE.sub(lambda byte: f"%{ord(byte[0]):02X}", target)
     try:
         url = urldefrag(requote_uri(urljoin(base, target) if relative else target)).url
         parts = urlsplit(url)

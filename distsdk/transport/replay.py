@@ -1,7 +1,8 @@
 """Playing cassettes: what a registry once said, said again without network.
 
 A cassette is the YAML file that vcrpy writes. A body may lie in a file of its own, which `body.file` names relative to
-the cassette. Unlike vcrpy, this plays to any number of threads and streams bodies from their files.
+the cassette: in the cassette's folder, or in the folder ``bodies`` beside that one, and nowhere else, as cassettes come
+from others. Unlike vcrpy, this plays to any number of threads and streams bodies from their files.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from distsdk.errors import InvalidConfig, MissingExtra, Unreachable, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+#: Levels of mappings and lists in a cassette; vcrpy writes six.
+_DEPTH = 32
 
 _active: ContextVar[Path | None] = ContextVar("distsdk_replay", default=None)
 
@@ -172,9 +176,7 @@ def _interactions(file: Path) -> Iterator[tuple[_Key, bool, _Recorded]]:
     except ImportError as error:
         raise MissingExtra("replay", "playing a cassette") from error
     try:
-        with file.open("rb") as stream:
-            recorded = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-        for interaction in recorded["interactions"]:
+        for interaction in _load(file)["interactions"]:
             asked, said = interaction["request"], interaction["response"]
             headers = requests.structures.CaseInsensitiveDict(
                 {name: values[0] for name, values in asked["headers"].items()}
@@ -189,9 +191,41 @@ def _interactions(file: Path) -> Iterator[tuple[_Key, bool, _Recorded]]:
                     status=said["status"]["code"],
                     reason=said["status"]["message"] or "",
                     headers=tuple((name, value) for name, values in said["headers"].items() for value in values),
-                    body=file.parent / body["file"] if "file" in body else inline,
+                    body=_body_file(file, body["file"]) if "file" in body else inline,
                 ),
             )
-    except (OSError, KeyError, TypeError, AttributeError, IndexError, yaml.YAMLError) as error:
+    except InvalidConfig:
+        raise
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError, yaml.YAMLError) as error:
         message = f"{str(file)!r} cannot be read as a cassette: {type(error).__name__}: {error}"
         raise InvalidConfig(message) from error
+
+
+def _load(file: Path) -> Any:  # noqa: ANN401 - whatever is in the file
+    """Return what a file of YAML holds, if it is no deeper than a cassette may be."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = file.read_bytes()
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEPTH:  # to load what is deep enough would end the process: libyaml's side of it recurses in C
+            message = f"{str(file)!r} is nested deeper than {_DEPTH} levels, which no cassette is"
+            raise InvalidConfig(message)
+    return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe
+
+
+def _body_file(cassette: Path, name: object) -> Path:
+    """Return the file that a cassette names for a body, which lies where its own files do, links followed."""
+    folder = cassette.parent.resolve()
+    if isinstance(name, str):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # a NUL, or links that lead in a circle
+            file = (folder / name).resolve()
+            if any(file.is_relative_to(place) for place in (folder, folder.parent / "bodies")):
+                return file
+    message = (
+        f"{str(cassette)!r} names {name!r} as the file of a body: that has to be in the folder of the cassette, "
+        "or in a folder 'bodies' beside it"
+    )
+    raise InvalidConfig(message)

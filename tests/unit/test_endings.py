@@ -71,6 +71,72 @@ def test_the_end_does_not_wait_for_stdin(registry: Registry, how: str, first: by
     assert expected[how] == (code, said)
 
 
+#: Looking a name up hangs as glibc's resolver does where name servers are silent: inside C, whatever signals come.
+SILENT_NAMES = """
+import ctypes, os, socket, sys
+
+def hang(*_, **__):
+    c, lock = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+    c.pthread_mutex_init(lock, None)
+    c.pthread_mutex_lock(lock)
+    os.write(2, b"looking up\\n")
+    c.pthread_mutex_lock(lock)
+
+socket.getaddrinfo = hang
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "--timeout"])
+def test_the_end_does_not_wait_for_name_servers(how: str) -> None:
+    """While a name is looked up, which nothing can interrupt, the command can be ended all the same."""
+    run = f"{SILENT_NAMES}\nfrom distsdk.__main__ import main\nmain()"
+    arguments = ["fetch", "registry.invalid/x", "1", *(["--timeout", "1"] if how == "--timeout" else [])]
+    command = [sys.executable, "-c", run, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+        assert process.stderr is not None
+        try:
+            assert b"looking up\n" == process.stderr.readline()
+            if how == "SIGINT":
+                time.sleep(0.2)  # until it is inside C
+                process.send_signal(signal.SIGINT)
+            code = process.wait(15)
+        finally:
+            process.kill()
+        said = process.stderr.read().decode().strip()
+    expected = {"SIGINT": (130, ""), "--timeout": (6, "distsdk: not done within 1 seconds (--timeout)")}
+    assert expected[how] == (code, said)
+
+
+def test_a_program_does_not_wait_for_name_servers() -> None:
+    """A program that was told that a name was not resolved ends, whatever still waits for the name servers."""
+    code = f"""{SILENT_NAMES}
+import distsdk
+timeouts = distsdk.Timeouts(connect=0.2)
+try:
+    distsdk.connect("registry.invalid/x", timeouts=timeouts, retry=distsdk.Retry(attempts=1)).fetch("1")
+except distsdk.Unreachable as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, timeout=20, env=ENVIRONMENT, text=True
+    )
+    assert (0, "looking up\n") == (done.returncode, done.stderr)
+    assert done.stdout.startswith("the name of registry.invalid was not resolved within 0.2 seconds")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "fetch --help", "tags {x}", "resolve {x}:1", "hosts {x}"])
+def test_a_stdout_that_is_closed_by_its_reader(registry: Registry, arguments: str) -> None:
+    """Whatever is written to a pipe that nobody reads any longer, the end is quiet, and the same: 141."""
+    command = [*COMMAND, *arguments.format(x=registry.locator("x")).split()]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=20, env=ENVIRONMENT)
+    finally:
+        os.close(writer)
+    assert (141, b"") == (done.returncode, done.stderr)
+
+
 @pytest.mark.parametrize("descriptor", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("arguments", ["fetch {x} 1", "fetch {x} -", "fetch {x} missing", "tags {x}", "--help"])
 def test_descriptors_that_are_closed_from_the_start(registry: Registry, arguments: str, descriptor: str) -> None:

@@ -156,6 +156,21 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
+@pytest.fixture
+def blackhole() -> Iterator[str]:
+    """A port that neither accepts connections nor refuses them: its backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        waiting = []
+        for _ in range(8):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+            waiting.append(sock)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        for sock in waiting:
+            sock.close()
+
+
 class Reply(Protocol):
     """Writes an answer: the body's length is right unless a header says otherwise."""
 

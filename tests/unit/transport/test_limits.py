@@ -7,9 +7,10 @@ import email.utils
 import gc
 import json
 import socket
+import threading
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -57,21 +58,6 @@ def elapsed(work: Callable[[], object]) -> float:
 # Time-outs
 
 
-@pytest.fixture
-def blackhole() -> Iterator[str]:
-    """A port that neither accepts connections nor refuses them: its backlog is full."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        waiting = []
-        for _ in range(8):
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex(listener.getsockname())
-            waiting.append(sock)
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        for sock in waiting:
-            sock.close()
-
-
 def test_no_connection_in_time(blackhole: str, transport: MakeTransport, ask: Ask) -> None:
     """A host that does not answer at all is Unreachable after the connect time-out, not the read time-out."""
 
@@ -82,16 +68,170 @@ def test_no_connection_in_time(blackhole: str, transport: MakeTransport, ask: As
     assert elapsed(work) < 5
 
 
-def test_no_tls_handshake_in_time(serve: Serve, transport: MakeTransport, ask: Ask) -> None:
-    """A host that accepts a connection and says nothing to a TLS client is given up, too."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+@pytest.mark.parametrize("drips", [False, True])
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_no_tls_handshake_in_time(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, drips: bool, tunnel: bool
+) -> None:
+    """A host that lets a TLS client wait, or has a byte for it now and then, is told as that and not as the proxy."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over = threading.Event()
+
+        def stall(stream: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                if drips:
+                    stream.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")  # a long message of the handshake
+                while not over.wait(0.2):
+                    if drips:
+                        stream.sendall(b"\x03")
+
+        def open_tunnel(_: Asked, stream: socket.socket) -> None:
+            stream.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            stall(stream)
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                sock, _ = listener.accept()
+                with sock:
+                    stall(sock)
+
+        threading.Thread(target=listen, daemon=True).start()
+        host = "registry.invalid:443" if tunnel else f"127.0.0.1:{listener.getsockname()[1]}"
+        hosts = Hosts(proxies={"https": serve(open_tunnel).url} if tunnel else {})
 
         def work() -> None:
-            with pytest.raises((Unreachable, DeadlineExceeded)):
-                ask(transport(url, timeouts=Timeouts(1, 2, 30)))
+            message = f"^no TLS connection with {host} came about within 1 seconds$"
+            with pytest.raises(Unreachable, match=message) as caught:
+                ask(transport(f"https://{host}", hosts=hosts, timeouts=Timeouts(1, 20, 30)))
+            assert caught.value.temporary
 
-        assert elapsed(work) < 7
+        assert 0.9 < elapsed(work) < 15
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_no_tls_handshake_before_the_deadline(transport: MakeTransport, ask: Ask) -> None:
+    """Where the time for the document is shorter than that for a connection, it counts, and it is what is told."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DeadlineExceeded, match="not done within 1 seconds") as caught:
+            ask(transport(url, timeouts=Timeouts(20, 20, 1)))
+    assert caught.value.seconds == 1
+
+
+# Names and addresses
+
+
+class Names:
+    """What this machine's resolver says, and which thread asked it."""
+
+    def __init__(self, known: Callable[..., Any]) -> None:
+        self.known = known
+        self.addresses: dict[str, list[str]] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.over = threading.Event()
+
+    def look_up(self, host: str, port: int, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in socket
+        """Return the addresses that a test gave to a name; of ``silent.invalid`` there is no answer."""
+        self.asked.append((host, threading.current_thread().name))
+        if host == "silent.invalid":
+            self.over.wait(20)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        if host not in self.addresses:
+            return self.known(host, port, *args, **kwargs)
+        there = [address.split(":") for address in self.addresses[host]]
+        return [answer for ip, number in there for answer in self.known(ip, int(number), *args, **kwargs)]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """The machine's resolver, with a name that it cannot resolve and those that a test adds."""
+    names = Names(socket.getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", names.look_up)
+    yield names
+    names.over.set()
+
+
+@pytest.mark.usefixtures("names")
+def test_a_name_that_is_not_resolved_in_time(transport: MakeTransport, ask: Ask) -> None:
+    """The connect time-out holds for name servers too, and the message says that it is them."""
+
+    def work() -> None:
+        message = r"^the name of silent\.invalid:5000 was not resolved within 1 seconds: check the network$"
+        with pytest.raises(Unreachable, match=message) as caught:
+            ask(transport("http://silent.invalid:5000", timeouts=Timeouts(1, 30, 30)))
+        assert caught.value.temporary
+        assert caught.value.url == f"http://silent.invalid:5000{PATH}"
+
+    assert 0.9 < elapsed(work) < 15
+
+
+@pytest.mark.usefixtures("names")
+def test_a_name_that_is_not_resolved_before_the_deadline(transport: MakeTransport, ask: Ask) -> None:
+    """The time for a document holds for name servers too."""
+
+    def work() -> None:
+        with pytest.raises(DeadlineExceeded, match="not done within 1 seconds"):
+            ask(transport("http://silent.invalid", timeouts=Timeouts(30, 30, 1)))
+
+    assert elapsed(work) < 15
+
+
+@pytest.mark.usefixtures("names")
+def test_a_proxys_name_that_is_not_resolved_in_time(transport: MakeTransport, ask: Ask) -> None:
+    """Where a proxy is asked, its name is the one that is told."""
+    hosts = Hosts(proxies={"http": "http://user:pl4nted@silent.invalid:3128"})
+
+    def work() -> None:
+        message = r"^the name of the proxy http://silent\.invalid:3128 was not resolved within 1 seconds"
+        with pytest.raises(Unreachable, match=message):
+            ask(transport("http://registry.invalid", hosts=hosts, timeouts=Timeouts(1, 30, 30)))
+
+    assert elapsed(work) < 15
+
+
+def test_addresses_need_no_thread(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, names: Names) -> None:
+    """A name is looked up by a thread of its own; of an address that says itself where it is, no one is asked."""
+    peer = serve(reply(200, RAW))
+    names.addresses["registry.invalid"] = [peer.host]
+    assert RAW == ask(transport(peer.url))
+    assert RAW == ask(transport("http://registry.invalid"))
+    own = threading.current_thread().name
+    assert [("127.0.0.1", own), ("registry.invalid", "distsdk-resolve")] == names.asked
+
+
+def test_a_name_that_cannot_be_one(transport: MakeTransport, ask: Ask) -> None:
+    """A label that is empty or too long is a name that nobody knows."""
+    for name in ("a..invalid", f"{'a' * 64}.invalid"):
+        with pytest.raises(Unreachable, match=f"no host {name} is known"):
+            ask(transport(f"http://{name}"))
+
+
+def test_the_next_address_is_tried(
+    serve: Serve, reply: Reply, transport: MakeTransport, names: Names, blackhole: str
+) -> None:
+    """Where one address refuses and the next is silent, there is time for the one that answers; options as ever."""
+    peer = serve(reply(200, RAW))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refuses = f"127.0.0.1:{listener.getsockname()[1]}"
+    names.addresses["registry.invalid"] = [refuses, blackhole, peer.host]
+    with transport("http://registry.invalid", timeouts=Timeouts(4, 30, 30)).request("GET", PATH, scope="") as answer:
+        sock = answer._response.raw._connection.sock  # type: ignore[union-attr]
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert RAW == answer.read(100)
+
+
+def test_all_addresses_together_have_the_time_of_a_connection(
+    transport: MakeTransport, ask: Ask, names: Names, blackhole: str
+) -> None:
+    """A host with many addresses of which none answers is given up as soon as one with one."""
+    names.addresses["registry.invalid"] = [blackhole] * 20
+
+    def work() -> None:
+        with pytest.raises(Unreachable, match=r"registry\.invalid did not accept a connection in time"):
+            ask(transport("http://registry.invalid", timeouts=Timeouts(1, 30, 30)))
+
+    assert 0.9 < elapsed(work) < 10
 
 
 @pytest.mark.parametrize("after", [None, 0, 5])
@@ -112,12 +252,18 @@ def test_a_stalled_blob_is_given_up(registry: Registry, transport: MakeTransport
     """The read time-out holds for bodies that have no deadline."""
     registry.fault(Stall(100_000))
     digest = registry.add_blob("x", bytes(200_000)).digest
-    with transport(registry.url, timeouts=Timeouts(5, 1, 30)).request(
+    # Neither the time-out of the connection nor the deadline of documents would end it as soon.
+    with transport(registry.url, timeouts=Timeouts(20, 1, 20)).request(
         "GET", f"/v2/x/blobs/{digest}", scope=""
     ) as answer:
         chunks: list[bytes] = []
-        with pytest.raises(DeadlineExceeded, match="no byte came for 1 seconds"):
-            chunks.extend(iter(lambda: answer.read(1 << 20), b""))
+
+        def work() -> None:
+            with pytest.raises(DeadlineExceeded, match="no byte came for 1 seconds") as caught:
+                chunks.extend(iter(lambda: answer.read(1 << 20), b""))
+            assert (1, True) == (caught.value.seconds, caught.value.temporary)
+
+        assert 0.9 < elapsed(work) < 15
     assert sum(map(len, chunks)) == 100_000
 
 

@@ -83,7 +83,8 @@ FOLLOWED = {
     "?n=2": "https://r.example/v2/x/blobs/1?n=2",
     "https://cdn.example/a b": "https://cdn.example/a%20b",
     "https://cdn.example/a%20b%2F?sig=a%2Bb%3D": "https://cdn.example/a%20b%2F?sig=a%2Bb%3D",
-    "https://cdn.example/caf\xe9": "https://cdn.example/caf%C3%A9",
+    "https://cdn.example/caf\xc3\xa9": "https://cdn.example/caf%C3%A9",
+    "/caf\xe9?\x80=\xff": "https://r.example/caf%E9?%80=%FF",
     "https://[2001:db8::1]:8443/a": "https://[2001:db8::1]:8443/a",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import pytest
 import urllib3.response
@@ -51,6 +51,19 @@ def test_relative_redirects_stay(serve: Serve, reply: Reply, transport: MakeTran
     peer = serve(answer)
     assert RAW == ask(transport(peer.url))
     assert [PATH, "/v2/y"] == [asked.target for asked in peer.asked]
+
+
+@pytest.mark.parametrize("raw", [b"/caf\xc3\xa9", b"/caf\xe9", b"/\xd0\xbd\xd0\xbe", b"/a%20b?\x80=\xff"])
+def test_a_redirect_that_is_not_ascii(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, raw: bytes
+) -> None:
+    """Bytes that a URI cannot have are asked for as they came, percent-encoded, whatever they stand for."""
+    peer = serve(reply(200, RAW))
+    here = serve(reply(307, Location=peer.url + raw.decode("latin-1")))
+    assert RAW == ask(transport(here.url))
+    [asked] = peer.asked
+    assert raw.replace(b"%20", b" ") == unquote_to_bytes(asked.target)
+    assert asked.target.isascii()
 
 
 def test_authorization_does_not_leave_the_registry(

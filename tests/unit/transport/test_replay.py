@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import sys
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ ACCEPT = {"Accept": "application/json"}
 
 def interaction(
     uri: str,
-    body: bytes | dict[str, str] = b"",
+    body: bytes | dict[str, Any] = b"",
     *,
     method: str = "GET",
     status: int = 200,
@@ -139,6 +140,70 @@ def test_body_whose_file_is_missing(tmp_path: Path) -> None:
         player(cassette).get(f"{ROOT}/a")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../secret",
+        "../secret",
+        "../other/secret",
+        "../bodies/../secret",
+        "../bodies2/secret",
+        "sub/../../secret",
+        "{root}/secret",
+        "link",
+        "../bodies/link",
+        "../bodies-link/secret",
+        "a\0b",
+        5,
+        None,
+        ["secret"],
+    ],
+)
+def test_a_body_elsewhere(tmp_path: Path, name: object) -> None:
+    """A cassette that somebody else made reads no file but those that came with it, links followed."""
+    root = tmp_path / "root"
+    for place in (tmp_path, root, root / "other", root / "bodies2"):
+        place.mkdir(exist_ok=True)
+        (place / "secret").write_bytes(b"planted")
+    (root / "bodies").mkdir()
+    (root / "cassettes" / "sub").mkdir(parents=True)
+    if os.name != "nt":
+        (root / "cassettes" / "link").symlink_to(root / "secret")
+        (root / "bodies" / "link").symlink_to("../secret")
+        (root / "bodies-link").symlink_to(tmp_path)
+    body = {"string": "", "file": name.format(root=root) if isinstance(name, str) else name}
+    cassette = write(root / "cassettes" / "c.yaml", interaction(f"{ROOT}/a", body))
+    with pytest.raises(
+        distsdk.InvalidConfig, match=r"c\.yaml'.* in the folder of the cassette, or in a folder 'bodies'"
+    ):
+        player(cassette)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links take a privilege there")
+def test_a_body_that_is_a_link_to_itself(tmp_path: Path) -> None:
+    """Whether the system follows such a link or not, it is a cassette that cannot be played."""
+    (tmp_path / "circle").symlink_to("circle")
+    cassette = write(tmp_path / "c.yaml", interaction(f"{ROOT}/a", {"string": "", "file": "circle"}))
+    with pytest.raises(distsdk.InvalidConfig, match="circle"):
+        player(cassette).get(f"{ROOT}/a")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links take a privilege there")
+def test_a_folder_of_bodies_that_is_a_link(tmp_path: Path) -> None:
+    """The folder for bodies may not lead elsewhere itself; the path to the cassette, which is the user's, may."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "data").write_bytes(b"planted")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "bodies").symlink_to(tmp_path / "elsewhere")
+    linked = write(
+        tmp_path / "one" / "sub" / "c.yaml", interaction(f"{ROOT}/a", {"string": "", "file": "../bodies/data"})
+    )
+    with pytest.raises(distsdk.InvalidConfig, match="in the folder of the cassette"):
+        player(linked)
+    write(tmp_path / "elsewhere" / "c.yaml", interaction(f"{ROOT}/a", {"string": "", "file": "data"}))
+    assert b"planted" == player(tmp_path / "one" / "bodies" / "c.yaml").get(f"{ROOT}/a").content
+
+
 @given(body=st.binary(max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_bytes_as_vcrpy_writes_them(tmp_path: Path, body: bytes) -> None:
@@ -153,7 +218,18 @@ def test_bytes_as_vcrpy_writes_them(tmp_path: Path, body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a: [", "- 1", "interactions: 1", "interactions: [1]", "interactions: []", "interactions: [{request: {}}]"],
+    [
+        "",
+        "a: [",
+        "- 1",
+        "interactions: 1",
+        "interactions: [1]",
+        "interactions: []",
+        "interactions: [{request: {}}]",
+        "interactions: 2001-99-99",
+        "[" * 100_000,
+        "interactions: " + "[" * 1000 + "]" * 1000,
+    ],
 )
 def test_what_is_no_cassette(tmp_path: Path, text: str) -> None:
     """A file that is no cassette is InvalidConfig, and named."""

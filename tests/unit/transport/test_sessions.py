@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -209,7 +210,7 @@ def test_https_goes_through_a_tunnel(
 ) -> None:
     """For https a tunnel is asked for; the proxy sees host and port, and no path."""
     proxies.setenv(variable, proxy.url)
-    with pytest.raises(Unreachable, match="403"):
+    with pytest.raises(Unreachable, match=f"^the proxy {proxy.url}: Tunnel connection failed: 403 "):
         ask(transport("https://registry.invalid", hosts=Hosts.from_environment()))
     assert [("CONNECT", "registry.invalid:443")] == [(asked.method, asked.target) for asked in proxy.asked]
 
@@ -245,6 +246,126 @@ def test_a_tunnel_carries_the_whole_conversation(
     assert RAW == ask(transport(registry.url, hosts=Hosts.from_environment(ca_file=authority.file)))
     assert [("CONNECT", registry.host)] == [(asked.method, asked.target) for asked in proxy.asked]
     assert "authorization" not in proxy.asked[0].headers
+
+
+def test_a_proxy_without_a_scheme(proxies: pytest.MonkeyPatch, proxy: Peer, transport: MakeTransport, ask: Ask) -> None:
+    """A variable may name host and port alone, also a host without a dot, which looks like a scheme."""
+    port = proxy.host.partition(":")[2]
+    for value in (proxy.host, f"localhost:{port}", f"ann:secret@localhost:{port}"):
+        proxies.setenv("HTTP_PROXY", value)
+        assert RAW == ask(transport("http://registry.invalid", hosts=Hosts.from_environment()))
+    sent = [asked.headers.get("proxy-authorization") for asked in proxy.asked]
+    assert [None, None, "Basic YW5uOnNlY3JldA=="] == sent
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("x://ann:pl4nted@proxy.invalid:3128", "x://proxy.invalid:3128"),
+        ("socks5h://localhost:1080", "socks5h://localhost:1080"),
+        ("http://", "http://"),
+        ("http://:3128", "http://:3128"),
+        ("http://ann:pl4nted@:3128", "http://:3128"),
+        ("http://ann:pl4nted@proxy.invalid:port", "<malformed URL>"),
+        ("http://ann:pl4nted@proxy.invalid:0", "http://proxy.invalid:0"),
+        ("http://ann:pl4nted@proxy.invalid:65536", "<malformed URL>"),
+        ("ann:pl4nted@proxy.invalid:port", "<malformed URL>"),
+        ("http://ann:12/pl4nted@proxy.invalid:3128", "http://proxy.invalid:3128"),
+        ("http://ann:12#pl4nted@proxy.invalid:3128", "http://proxy.invalid:3128"),
+        ("http://ann:12?pl4nted@proxy.invalid:3128", "http://proxy.invalid:3128"),
+        ("ann:12/pl4nted@proxy.invalid:3128", "http://proxy.invalid:3128"),
+        ("http://ann:pl4nted@[::1", "<malformed URL>"),
+        ("http://pro xy.invalid:3128", "http://pro xy.invalid:3128"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxies_that_cannot_be_used(
+    proxies: pytest.MonkeyPatch, transport: MakeTransport, ask: Ask, scheme: str, value: str, shown: str
+) -> None:
+    """What is no proxy's URL is named, with the variables that may hold it, and without a password, or a part of it."""
+    proxies.setenv(f"{scheme}_PROXY", value)
+    with pytest.raises(InvalidConfig) as caught:
+        ask(transport(f"{scheme}://registry.invalid", hosts=Hosts.from_environment()))
+    message = str(caught.value)
+    assert message.startswith(f"the proxy {shown} cannot be used: ")
+    assert f"{scheme.upper()}_PROXY" in message
+    assert not {"ann", "pl4nted", "12"} & set(re.findall(r"\w+", message))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("proxy", "told"),
+    [
+        ("http://ann:pl4nted@127.0.0.1:1", "the proxy http://127.0.0.1:1 refuses connections: is it running?"),
+        ("https://ann:pl4nted@127.0.0.1:1", "the proxy https://127.0.0.1:1 refuses connections: is it running?"),
+        (
+            "http://ann:pl4nted@proxy.invalid:3128",
+            "the proxy http://proxy.invalid:3128 is not known: check the name and the network",
+        ),
+    ],
+)
+def test_it_is_the_proxy_that_is_told(transport: MakeTransport, ask: Ask, scheme: str, proxy: str, told: str) -> None:
+    """Where it is the proxy that cannot be reached, the message says so and does not name the registry."""
+    with pytest.raises(Unreachable) as caught:
+        ask(transport(f"{scheme}://registry.invalid", hosts=Hosts(proxies={scheme: proxy})))
+    assert told == str(caught.value)
+    assert caught.value.url.startswith(f"{scheme}://registry.invalid/")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_speaks_no_tls(transport: MakeTransport, ask: Ask, authority: Authority, scheme: str) -> None:
+    """A proxy's URL may have the wrong scheme."""
+    with Registry() as proxy:
+        hosts = Hosts(proxies={scheme: f"https://{proxy.host}"}, ca_file=authority.file)
+        with pytest.raises(Unreachable, match=f"^no TLS with the proxy https://{proxy.host} .*http:// in its URL$"):
+            ask(transport(f"{scheme}://registry.invalid", hosts=hosts))
+
+
+def test_a_proxy_whose_certificate_does_not_convince(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, authority: Authority
+) -> None:
+    """It is the proxy's, not the registry's."""
+    proxy = serve(reply(200, RAW), authority.context)
+    with pytest.raises(Unreachable, match=f"^the certificate of the proxy {proxy.url} does not convince"):
+        ask(transport("https://registry.invalid", hosts=Hosts(proxies={"https": proxy.url})))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_accepts_no_connection(transport: MakeTransport, ask: Ask, blackhole: str, scheme: str) -> None:
+    """A proxy that does not answer at all is told after the connect time-out."""
+    hosts = Hosts(proxies={scheme: f"http://ann:pl4nted@{blackhole}"})
+    with pytest.raises(Unreachable, match=f"^the proxy http://{blackhole} did not accept a connection in time$"):
+        ask(transport(f"{scheme}://registry.invalid", hosts=hosts, timeouts=Timeouts(1, 30, 30)))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"", "opened no tunnel within 1 seconds$"),
+        (b"HTTP/1.1 200 Connection est", "opened no tunnel within 1 seconds$"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", ": BadStatusLine$"),
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", ": Tunnel connection failed: 407 Proxy Auth"),
+        (None, ": RemoteDisconnected$"),
+    ],
+)
+def test_a_proxy_that_opens_no_tunnel(
+    serve: Serve, transport: MakeTransport, ask: Ask, said: bytes | None, told: str
+) -> None:
+    """Whatever a proxy says, or does not say, when it is asked for a tunnel, it is the proxy that is told."""
+
+    def answer(_: Asked, stream: socket.socket) -> None:
+        if said is not None:
+            stream.sendall(said)
+            there.closing.wait(20)
+
+    there = serve(answer)
+    with pytest.raises(Unreachable, match=f"^the proxy {there.url}.*{told}") as caught:
+        ask(
+            transport(
+                "https://registry.invalid", hosts=Hosts(proxies={"https": there.url}), timeouts=Timeouts(1, 30, 30)
+            )
+        )
+    assert "registry.invalid" not in str(caught.value)
 
 
 def test_each_scheme_has_its_own_proxy(
