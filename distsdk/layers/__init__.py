@@ -1,0 +1,1 @@
+"""From blobs to files: what is inside a layer."""
