@@ -35,6 +35,7 @@ live: $(TOOLS)  ## the tests against a real registry on this machine (see tests/
 
 soak: $(TOOLS)  ## what takes long: 1 GiB over slow, cut and encrypted connections, pulls, and 200 kills, with figures
 	$(BIN)/python -m tests.benchmarks.kills 200
+	$(BIN)/python -m tests.benchmarks.store
 	$(BIN)/python -m tests.benchmarks.pull
 	$(BIN)/python tests/live/stack.py run -- $(BIN)/python -m tests.benchmarks.transfer $(ARGS)
 

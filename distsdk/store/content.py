@@ -43,7 +43,7 @@ class Active:
     """An ingest that has begun and is not committed; whoever began it may be gone.
 
     Attributes:
-        key: What it was begun under.
+        key: What it was begun under; the name of its file where that can no longer be read.
         offset: Bytes that are here.
         total: Bytes there will be; None where nobody said.
         started: When its last writer began, in UTC.

@@ -39,7 +39,7 @@ from distsdk.errors import (
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import load_json, parse_json
-from distsdk.model.media import DOCUMENTS, OCI_INDEX
+from distsdk.model.media import CONFIGS, DOCUMENTS, LAYERS, OCI_INDEX
 from distsdk.model.wording import quoted
 from distsdk.store.content import Active, Collected, Info, Ingested, Verified
 
@@ -60,6 +60,9 @@ MAX_INDEX_SIZE = 64 * 1024 * 1024
 #: Bytes of a manifest or index that is looked into for what it leads to.
 MAX_DOCUMENT_SIZE = 4 * 1024 * 1024
 
+#: What leads to nothing, whatever its bytes are.
+_LEAVES = LAYERS | CONFIGS
+
 #: Seconds after which `Store.gc` removes an ingest that nobody goes on with.
 STALE = 24 * 60 * 60.0
 
@@ -71,6 +74,9 @@ _MAX_NAME = 1024
 _POLL = 0.01
 _LONGEST_POLL = 0.1
 
+#: Seconds for which a file of the layout may be no JSON: skopeo empties both before it writes them.
+_BEING_WRITTEN = 0.5
+
 #: What a folder may hold that was begun to be a store, when its ``oci-layout`` is not there yet.
 _OURS = frozenset({"oci-layout", "index.json", "index.lock", "blobs", "ingest", "quarantine"})
 
@@ -80,12 +86,18 @@ _EMPTY_INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "man
 #: No link is followed, no child inherits a file, and nobody waits for the other end of a pipe that was planted.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 
+#: What the system says where bytes have no room: of a disk, a quota, a file.
+_NO_ROOM = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
+
+#: What the system says then: of a link, and of a socket (Linux, macOS).
+_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP})
+
 
 class Readable(Protocol):
     """A binary file, as far as it has to be one."""
 
-    def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end."""
+    def read(self, size: int, /) -> bytes | None:
+        """Return at most ``size`` bytes, none at the end; None is an error: bytes are waited for."""
         ...
 
 
@@ -131,9 +143,10 @@ class Store:
     ) -> Ingested:
         """Take bytes in: when this returns they are verified, on disk, and there for everybody.
 
-        One ingest of a key goes on at a time, in all processes: the others wait for it, and have nothing to do when
-        the bytes are there that they expect. A `Blob`, and a file that can seek and has an expected digest, go on where
-        the last ingest of the key ended, once what is there was hashed; any other stream starts over.
+        One ingest of a digest goes on at a time, in all processes; of a key, where no digest is expected. The others
+        wait for it, and have nothing to do when the bytes are there that they expect. A `Blob`, and a file that can
+        seek and has an expected digest, go on where the last ingest of that digest ended, once what is there was
+        hashed; any other stream starts over.
 
         Args:
             stream: A blob, a binary file, or the bytes in parts.
@@ -158,13 +171,11 @@ class Store:
             expected_digest = stream.digest
         digest = None if expected_digest is None else _digest(expected_digest)
         key = key or (str(digest) if digest else "")
-        if not 0 < len(key) <= _MAX_KEY or not key.isprintable():
-            message = f"an ingest needs a key of 1 to {_MAX_KEY} printable characters, or a digest that is expected"
-            raise ValueError(message)
+        _check_key(key)
         if digest is not None and (there := self._there(digest, expected_size)):
             return there
         self._make()
-        with self._begun(key, at) as part:
+        with self._begun(key, digest, at) as part:
             if digest is not None and (there := self._there(digest, expected_size)):
                 part.drop()  # of a writer that was killed
                 return there
@@ -177,7 +188,8 @@ class Store:
                     part.drop()
                     raise
                 except OSError as error:
-                    error.filename = error.filename or str(part.data)
+                    if error.errno in _NO_ROOM:  # writing names no file; what the source says is its own
+                        error.filename = error.filename or str(part.data)
                     raise
             return self._commit(part, got)
 
@@ -190,8 +202,7 @@ class Store:
         digest = _digest(digest)
         info = self._info(digest)
         if info is None:
-            message = f"{digest} is not in {self.root}"
-            raise NotFound(message)
+            raise self._not_found(digest)
         return info
 
     def blob(self, digest: str | Digest, *, media_type: str | None = None) -> Blob:
@@ -231,26 +242,30 @@ class Store:
         return self._path(self.info(digest).digest)
 
     def blobs(self) -> Iterator[Info]:
-        """Yield every blob, in no order, as the folder is read."""
-        for algorithm in _names(self.root / "blobs"):
-            for name in _names(self.root / "blobs" / algorithm):
-                with contextlib.suppress(InvalidDigest):  # a file that somebody else left there
-                    info = self._info(Digest(algorithm, name))
-                    if info is not None:
-                        yield info
+        """Yield every blob, in no order, as the folder is read. What only has the name of one is passed over."""
+        for digest in self._digests():
+            try:
+                info = self._info(digest)
+            except Unsafe:
+                continue
+            if info is not None:
+                yield info
 
     def delete(self, digest: str | Digest) -> None:
-        """Remove a blob, whether or not an image leads to it.
+        """Remove a blob, whether or not an image leads to it; a link in its place is removed, and not followed.
 
         Raises:
             NotFound: It is not here.
         """
-        self.path(digest).unlink(missing_ok=True)
+        digest = _digest(digest)
+        try:
+            self._path(digest).unlink()
+        except FileNotFoundError:
+            raise self._not_found(digest) from None
 
     def active(self) -> list[Active]:
         """Return the ingests that have begun and are not done, the oldest first; their writers may be gone."""
-        parts = (_Part(self.root / "ingest", name[: -len(".json")]) for name in _names(self.root / "ingest", ".json"))
-        found = [active for part in parts if (active := part.read()) is not None]
+        found = [active for part in self._parts(".data") if (active := part.read()) is not None]
         return sorted(found, key=lambda active: active.started)
 
     # Images
@@ -280,14 +295,19 @@ class Store:
         Raises:
             NotFound: Its bytes are not here.
             InvalidReference: The name cannot be one.
+            LimitExceeded: ``index.json`` would become too long to be read again.
         """
         if not 0 < len(name) <= _MAX_NAME or not (name.isascii() and name.isprintable()) or " " in name:
             message = f"{quoted(name)} cannot name an image: write host/path:tag"
             raise InvalidReference(message)
-        self.info(descriptor.digest)
         annotations = {**descriptor.annotations, REF_NAME: name}
         fields = evolve(descriptor, annotations=annotations).to_fields()
-        self._edit_index(lambda entries: [*(e for e in entries if _name_of(e) != name), fields])
+
+        def with_it(entries: list[object]) -> list[object]:
+            self.info(descriptor.digest)  # now that `gc` cannot remove it
+            return [*(entry for entry in entries if _name_of(entry) != name), fields]
+
+        self._edit_index(with_it)
 
     def untag(self, name: str) -> None:
         """Take a name away. The content stays until `gc`.
@@ -312,14 +332,16 @@ class Store:
         """Keep `gc` away while content comes in that no image leads to yet: name it before the block ends."""
         self._make()
         path = self.root / "ingest" / f"{os.urandom(16).hex()}.lock"
+        owner = os.getpid()
         with self._door():
             lock = _lock(path)
-            lock.acquire()
+            _acquire(lock)
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
-            lock.release()
+            if os.getpid() == owner:  # a child that was forked meanwhile ends nothing of its parent's
+                lock.release()
+                path.unlink(missing_ok=True)
 
     def gc(self, *, dry_run: bool = False) -> Collected:
         """Remove what nobody needs.
@@ -334,13 +356,14 @@ class Store:
 
         Raises:
             BlockingIOError: An ingest or a pull is going on, which may need what no image leads to yet.
-            IntegrityError, MalformedDocument: A document that images lead to is damaged: nothing was removed. `verify`
-                puts it out of the way.
+            IntegrityError, MalformedDocument, LimitExceeded, Unsafe: A document that images lead to is damaged, or
+                cannot be looked into: nothing was removed. `verify` puts what is damaged out of the way.
         """
         if not self.root.exists():
             return Collected((), ())
         self._make()
-        with self._door():
+        # Nothing begins, and nothing gets a name, until this is over.
+        with self._door(), self._index_lock():
             stale = self._abandoned()
             reached = self._reached()
             blobs = tuple(info for info in self.blobs() if info.digest not in reached)
@@ -349,11 +372,8 @@ class Store:
                     self._path(info.digest).unlink(missing_ok=True)
                 for part, _ in stale:
                     part.remove()
-                for name in _names(self.root / "quarantine"):
-                    (self.root / "quarantine" / name).unlink(missing_ok=True)
-                with _lock(self.root / "index.lock"):  # whoever writes an index holds it
-                    for name in _names(self.root / "ingest", ".tmp"):
-                        (self.root / "ingest" / name).unlink(missing_ok=True)
+                for path in self._left_over():
+                    path.unlink(missing_ok=True)
         return Collected(blobs, tuple(active for _, active in stale))
 
     def verify(
@@ -370,28 +390,65 @@ class Store:
 
         Raises:
             NotFound: One that was named is not here.
-            DistError: A damaged one could not be fetched.
+            DistError: A damaged one could not be fetched; the others were. This is the error of the first.
         """
         count = size = 0
         damaged: list[Digest] = []
         healed: list[Digest] = []
-        infos = self.blobs() if digests is None else (self.info(digest) for digest in digests)
-        for info, good in _hashed(infos, self._path):
+        failures: list[DistError] = []
+        for found in _hashed(self._digests() if digests is None else map(self._named, digests), self._path):
+            if found is None:
+                continue  # it was deleted meanwhile
             count += 1
-            size += info.size
-            if not good:
-                self._quarantine(info.digest)
-                damaged.append(info.digest)
+            size += found.stat.st_size
+            if not found.good:
+                self._quarantine(found)
+                damaged.append(found.digest)
         if fetch is not None:
             for digest in damaged:
-                self.ingest(fetch(digest), expected_digest=digest)
-                healed.append(digest)
+                try:
+                    self.ingest(fetch(digest), expected_digest=digest)
+                except DistError as error:
+                    failures.append(error)
+                else:
+                    healed.append(digest)
+        if failures:
+            raise failures[0]
         return Verified(count, size, tuple(damaged), tuple(healed))
 
     # Inside
 
     def _path(self, digest: Digest) -> Path:
         return self.root / "blobs" / digest.algorithm / digest.hex
+
+    def _not_found(self, digest: Digest) -> NotFound:
+        return NotFound(f"{digest} is not in {self.root}")
+
+    def _named(self, digest: str | Digest) -> Digest:
+        """Return the digest of what has the name of a blob, whatever it is."""
+        digest = _digest(digest)
+        if not os.path.lexists(self._path(digest)):
+            raise self._not_found(digest)
+        return digest
+
+    def _digests(self) -> Iterator[Digest]:
+        """Yield the digest of all that has the name of a blob, whatever it is."""
+        for algorithm in _names(self.root / "blobs"):
+            folder = self.root / "blobs" / algorithm
+            if folder.is_symlink():
+                continue  # what is elsewhere is not ours to remove
+            for name in _names(folder):
+                try:
+                    digest = Digest(algorithm, name)
+                except InvalidDigest:  # somebody else left it there
+                    continue
+                yield digest
+
+    def _parts(self, *suffixes: str) -> list[_Part]:
+        """Return the ingests that have a file with one of these suffixes."""
+        folder = self.root / "ingest"
+        names = {name.rpartition(".")[0] for suffix in suffixes for name in _names(folder, suffix)}
+        return [_Part(folder, name) for name in sorted(names)]
 
     def _info(self, digest: Digest) -> Info | None:
         path = self._path(digest)
@@ -409,23 +466,37 @@ class Store:
         if info is None:
             return None
         if expected_size not in {None, info.size}:
-            [(_, good)] = _hashed([info], self._path)
-            if good:
+            [found] = _hashed([digest], self._path)
+            if found is not None and found.good:
                 message = f"{digest} has {info.size} bytes, expected are {expected_size}"
                 raise SizeMismatch(message, expected=expected_size, got=info.size)
-            self._quarantine(digest)
+            if found is not None:
+                self._quarantine(found)
             return None
         return Ingested(info.digest, info.size, info.committed, existed=True)
 
-    def _quarantine(self, digest: Digest) -> None:
+    def _quarantine(self, found: _Hashed) -> None:
+        """Put what was hashed out of the way, unless something else has taken its place."""
         folder = self.root / "quarantine"
         folder.mkdir(exist_ok=True)
+        _check_folder(folder)
+        path = self._path(found.digest)
         with contextlib.suppress(FileNotFoundError):  # somebody else did it
-            self._path(digest).replace(folder / f"{digest.algorithm}-{digest.hex}")
+            if os.path.samestat(path.lstat(), found.stat):
+                path.replace(folder / f"{found.digest.algorithm}-{found.digest.hex}")
+
+    def _left_over(self) -> Iterator[Path]:
+        """Yield the files of the quarantine, and those that were to become an index when their writer was killed."""
+        for folder, suffix in ((self.root / "quarantine", ""), (self.root / "ingest", ".tmp")):
+            if folder.is_symlink():
+                continue
+            for name in _names(folder, suffix):
+                if not stat.S_ISDIR((folder / name).lstat().st_mode):
+                    yield folder / name
 
     def _make(self) -> None:
         """Make the folder a layout, if it is none; refuse one that is something else."""
-        if self._made:
+        if self._made and (self.root / "oci-layout").exists():
             return
         self.root.mkdir(parents=True, exist_ok=True)
         if not (self.root / "oci-layout").exists() and (foreign := set(_names(self.root)) - _OURS):
@@ -435,12 +506,12 @@ class Store:
             folder = self.root / name
             folder.mkdir(exist_ok=True)
             _check_folder(folder)
-        with _lock(self.root / "index.lock"):
+        with self._index_lock():
             if not (self.root / "index.json").exists():
                 self._write("index.json", json.dumps(_EMPTY_INDEX).encode())
             if not (self.root / "oci-layout").exists():
                 self._write("oci-layout", _LAYOUT)
-        version = load_json(_read_file(self.root / "oci-layout", MAX_DOCUMENT_SIZE), what="oci-layout")
+        version = _read_json(self.root / "oci-layout", MAX_DOCUMENT_SIZE)
         if version.get("imageLayoutVersion") != "1.0.0":
             message = f"{self.root} is an OCI image layout of another version than 1.0.0"
             raise UnsupportedDocument(message, media_type="oci-layout")
@@ -448,24 +519,17 @@ class Store:
 
     def _write(self, name: str, data: bytes) -> None:
         """Let a file of the folder have this content, at once and for good."""
-        path = self.root / f"ingest/{name}-{os.urandom(8).hex()}.tmp"
-        try:
-            with io.FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666), "wb") as file:
-                write_all(file, data)
-                os.fsync(file.fileno())
-            path.replace(self.root / name)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        _replace(self.root / name, data, self.root / "ingest", sync=True)
         sync_folder(self.root)
 
     def _index(self) -> dict[str, Any]:
         """Return ``index.json``, with what we do not know in it; its ``manifests`` are a list."""
         try:
-            raw = _read_file(self.root / "index.json", MAX_INDEX_SIZE)
+            index = _read_json(self.root / "index.json", MAX_INDEX_SIZE)
         except FileNotFoundError:
             return _EMPTY_INDEX
-        index = load_json(raw, what=str(self.root / "index.json"))
+        if index.get("manifests", ()) is None:
+            index["manifests"] = []  # as umoci writes that there are none
         if not isinstance(index.get("manifests"), list):
             message = f"{self.root / 'index.json'} has no list of manifests"
             raise MalformedDocument(message)
@@ -473,19 +537,29 @@ class Store:
 
     def _edit_index(self, change: Callable[[list[object]], list[object]]) -> None:
         self._make()
-        with _lock(self.root / "index.lock"):
+        with self._index_lock():
             index = self._index()
-            changed = {**index, "manifests": change(index["manifests"])}
-            self._write("index.json", json.dumps(changed).encode())
+            raw = json.dumps({**index, "manifests": change(index["manifests"])}).encode()
+            if len(raw) > MAX_INDEX_SIZE:
+                message = f"{self.root / 'index.json'} would be longer than the limit of {MAX_INDEX_SIZE} bytes"
+                raise LimitExceeded(message, limit=MAX_INDEX_SIZE)
+            self._write("index.json", raw)
 
-    def _door(self) -> FileLock:
-        """Return the lock that is held while an ingest or a lease begins, and by `gc` all the time."""
-        return _lock(self.root / "ingest" / "door")
+    def _index_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Return the lock of whoever writes ``index.json``, and of `gc`. Who wants the door too takes that first."""
+        return _locked(self.root / "index.lock")
+
+    def _door(self) -> contextlib.AbstractContextManager[None]:
+        """Return the lock that is held while an ingest or a lease begins or ends, and by `gc` all the time."""
+        return _locked(self.root / "ingest" / "door")
 
     @contextlib.contextmanager
-    def _begun(self, key: str, at: Callable[[int], object]) -> Iterator[_Part]:
-        """Yield what a key's bytes are written to, for this writer alone; nothing empty is left."""
-        part = _Part(self.root / "ingest", hashlib.sha256(key.encode()).hexdigest()[:32], key)
+    def _begun(self, key: str, digest: Digest | None, at: Callable[[int], object]) -> Iterator[_Part]:
+        """Yield what the bytes are written to, for this writer alone; nothing empty is left."""
+        # By the digest, where there is one: then those who name it otherwise wait too, and go on where this one ends.
+        name = hashlib.sha256(str(digest or key).encode()).hexdigest()[:32]
+        part = _Part(self.root / "ingest", name, key)
+        owner = os.getpid()
         wait = _POLL
         while True:
             with self._door():
@@ -498,9 +572,15 @@ class Store:
         try:
             yield part
         finally:
-            if not part.offset:
-                part.remove()  # the lock's file last, as long as it is held: then another writer may begin
-            lock.release()
+            if os.getpid() == owner:  # a child that was forked meanwhile ends nothing of its parent's
+                try:
+                    if not part.offset:
+                        # Behind the door nobody takes the lock's file whose name is about to go.
+                        with self._door():
+                            lock.release()
+                            part.remove()
+                finally:
+                    lock.release()
 
     def _commit(self, part: _Part, digest: Digest) -> Ingested:
         """Let what is on disk and verified be seen. It takes the place of what is there: that may be damaged."""
@@ -510,52 +590,65 @@ class Store:
             target.parent.mkdir(exist_ok=True)
             sync_folder(target.parent.parent)
         _check_folder(target.parent)
-        part.data.chmod(0o444)
+        os.utime(part.data)
+        part.data.chmod(target.parent.stat().st_mode & 0o444)  # for whoever may list the folder
+        found = part.data.stat()
         part.data.replace(target)
         sync_folder(target.parent)
-        info = self.info(digest)
-        return Ingested(info.digest, info.size, info.committed, existed)
+        return Ingested(digest, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), existed)
 
     def _abandoned(self) -> list[tuple[_Part, Active]]:
-        """Return the ingests that nobody goes on with.
+        """Return the ingests that nobody went on with for a day.
 
         Raises:
             BlockingIOError: Somebody is at one.
         """
-        folder = self.root / "ingest"
-        for name in _names(folder, ".lock"):
-            part = _Part(folder, name[: -len(".lock")])
+        stale = []
+        for part in self._parts(".data", ".json", ".lock"):
             lock = _lock(part.lock)
+            active = part.read()
             if not _acquired(lock):
-                active = part.read()
                 what = f"the ingest of {active.key}" if active else "a pull"
                 message = f"{what} is going on in {self.root}: collect garbage when it is done"
                 raise BlockingIOError(errno.EWOULDBLOCK, message)
+            lock.release()
             if not part.offset:
                 part.remove()  # of a writer that was killed
-            lock.release()
-        found = (
-            (part, part.read()) for part in (_Part(folder, name[: -len(".json")]) for name in _names(folder, ".json"))
-        )
-        return [(part, active) for part, active in found if active and time.time() - active.updated.timestamp() > STALE]
+            elif active and time.time() - active.updated.timestamp() > STALE:
+                stale.append((part, active))
+        return stale
 
     def _reached(self) -> set[Digest]:
         """Return the digests of all that ``index.json`` leads to."""
         reached: set[Digest] = set()
-        todo = [(digest, True) for digest, _ in _mentioned(self._index()["manifests"])]
+        looked_into: set[Digest] = set()
+        todo = list(_mentioned(self._index()["manifests"]))
         while todo:
-            digest, may_lead_on = todo.pop()
-            if digest in reached:
-                continue
+            digest, media_type = todo.pop()
             reached.add(digest)
-            if not may_lead_on or self._info(digest) is None:
+            # One document may call a layer what another calls a manifest.
+            if digest in looked_into or media_type in _LEAVES:
                 continue
-            raw = self.blob(digest).read(limit=MAX_DOCUMENT_SIZE)
-            if raw.lstrip()[:1] == b"{":
-                todo += [
-                    (d, media_type in DOCUMENTS) for d, media_type in _mentioned(parse_json(raw, what=str(digest)))
-                ]
+            looked_into.add(digest)
+            todo += _mentioned(self._document(digest, media_type))
         return reached
+
+    def _document(self, digest: Digest, media_type: str) -> object:
+        """Return the parsed document that a blob is; None for one that is not here, and for what is no document."""
+        is_one = media_type in DOCUMENTS
+        info = self._info(digest)
+        if info is None or (info.size > MAX_DOCUMENT_SIZE and not is_one):
+            return None
+        with _open_file(self._path(digest)) as file:
+            if not is_one and not file.read(64).lstrip().startswith(b"{"):
+                return None
+        raw = self.blob(digest).read(limit=MAX_DOCUMENT_SIZE)
+        try:
+            return parse_json(raw, what=str(digest))
+        except MalformedDocument:
+            if is_one:
+                raise
+            return None  # the bytes are as they were made: no JSON, but what happens to begin like it
 
 
 class _Part:
@@ -576,37 +669,38 @@ class _Part:
     def note(self, total: int | None) -> None:
         """Write down who is at it."""
         state = {"key": self.key, "total": total, "started": time.time(), "pid": os.getpid()}
-        self.state.unlink(missing_ok=True)
-        with io.FileIO(os.open(self.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666), "wb") as file:
-            write_all(file, json.dumps(state).encode())
+        _replace(self.state, json.dumps(state).encode(), self.state.parent, sync=False)
 
     def read(self) -> Active | None:
-        """Return what is known; None where there are no bytes, or its writer was killed before it had said."""
+        """Return what is known; None where there are no bytes. Without a readable note it is known by its file."""
+        try:
+            data = self.data.lstat()
+        except FileNotFoundError:
+            return None
+        updated = datetime.fromtimestamp(data.st_mtime, UTC)
         try:
             state = load_json(_read_file(self.state, MAX_DOCUMENT_SIZE))
             started = datetime.fromtimestamp(float(cast("float", state["started"])), UTC)
             total = None if state["total"] is None else int(cast("int", state["total"]))
-            data = self.data.lstat()
-            updated = datetime.fromtimestamp(data.st_mtime, UTC)
-            return Active(str(state["key"]), data.st_size, total, started, updated, int(cast("int", state["pid"])))
+            key, pid = str(state["key"]), int(cast("int", state["pid"]))
+            _check_key(key)
         except (DistError, OSError, KeyError, TypeError, ValueError, OverflowError):
-            return None
+            return Active(self.data.name, data.st_size, None, updated, updated, 0)
+        return Active(key, data.st_size, total, started, updated, pid)
 
     def open(self) -> io.FileIO:
         """Open the bytes, those that an earlier writer left included if nobody else can have touched them."""
-        for _ in range(2):
-            try:
-                file = io.FileIO(os.open(self.data, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666), "r+b")
-            except OSError as error:
-                if error.errno != errno.ELOOP:
-                    raise
-            else:
-                found = os.fstat(file.fileno())
-                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == _user():
-                    return file
-                file.close()
-            self.drop()
-        raise _no_file(self.data)
+        with contextlib.suppress(FileNotFoundError):
+            found = self.data.lstat()
+            if not _is_own(found):
+                self.drop()
+            elif not found.st_mode & stat.S_IWUSR:  # its writer was killed just before it got its name
+                self.data.chmod(stat.S_IMODE(found.st_mode) | stat.S_IWUSR)
+        file = io.FileIO(os.open(self.data, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600), "r+b")
+        if not _is_own(os.fstat(file.fileno())):
+            file.close()
+            raise _no_file(self.data)
+        return file
 
     def drop(self) -> None:
         """Forget the bytes."""
@@ -656,7 +750,10 @@ class _Given:
 
     def read(self, size: int, /) -> bytes:
         if self._parts is None:
-            return self._stream.read(size)
+            data = self._stream.read(size)
+            if data is None:
+                raise BlockingIOError(errno.EWOULDBLOCK, "the stream has no bytes yet: give one that waits for them")
+            return data
         while not self._rest:
             part = next(self._parts, None)
             if part is None:
@@ -683,16 +780,23 @@ def _take_in(
     Raises:
         IntegrityError: It is not as expected.
     """
+
+    def checked(here: int) -> None:
+        if expected_size is not None and here > expected_size:
+            message = f"there are more bytes than the {expected_size} expected"
+            raise SizeMismatch(message, expected=expected_size, got=here)
+        at(here)
+
     if isinstance(stream, Blob) and digest == stream.digest:
-        stream.complete(file, connections=connections, at=at)
+        stream.complete(file, connections=connections, at=checked)
     else:
         given = _Given(stream.stream() if isinstance(stream, Blob) else stream)
         if digest is None or not given.can_seek:
             file.truncate(0)
         if digest is None:
-            digest = _copy(file, given, expected_size, at)
+            digest = _copy(file, given, checked)
         else:
-            Blob(given, digest, size=expected_size).complete(file, connections=1, at=at)
+            Blob(given, digest, size=expected_size).complete(file, connections=1, at=checked)
     got = os.fstat(file.fileno()).st_size
     if expected_size not in {None, got}:
         message = f"{digest} has {got} bytes, expected are {expected_size}"
@@ -700,37 +804,46 @@ def _take_in(
     return digest
 
 
-def _copy(file: io.FileIO, given: _Given, expected_size: int | None, at: Callable[[int], object]) -> Digest:
+def _copy(file: io.FileIO, given: _Given, at: Callable[[int], object]) -> Digest:
     hasher = hashlib.sha256(usedforsecurity=False)
     count = 0
     while chunk := given.read(CHUNK_SIZE):
         count += len(chunk)
-        if expected_size is not None and count > expected_size:
-            message = f"there are more bytes than the {expected_size} expected"
-            raise SizeMismatch(message, expected=expected_size, got=count)
+        at(count)
         hasher.update(chunk)
         write_all(file, chunk)
-        at(count)
     return Digest("sha256", hasher.hexdigest())
 
 
-def _hashed(infos: Iterable[Info], path: Callable[[Digest], Path]) -> Iterator[tuple[Info, bool]]:
-    """Yield each blob, and whether its bytes are what its name says; several are hashed at once."""
+@frozen
+class _Hashed:
+    """What has the name of a blob: whether its bytes are what the name says, and which file it was."""
+
+    digest: Digest
+    stat: os.stat_result
+    good: bool
+
+
+def _hashed(digests: Iterable[Digest], path: Callable[[Digest], Path]) -> Iterator[_Hashed | None]:
+    """Yield what was found of each, None of one that is gone; several are hashed at once."""
     from concurrent.futures import ThreadPoolExecutor
     from itertools import islice
 
-    def good(info: Info) -> bool:
+    def look(digest: Digest) -> _Hashed | None:
         try:
-            for _ in Blob(_File(path(info.digest)), info.digest, size=info.size).stream(connections=1):
-                pass
-        except IntegrityError:
-            return False
-        return True
+            file = _open_file(path(digest))
+        except FileNotFoundError:
+            return None
+        except Unsafe:
+            return _Hashed(digest, path(digest).lstat(), good=False)
+        with file:
+            got = hashlib.file_digest(file, digest.hasher).hexdigest()
+            return _Hashed(digest, os.fstat(file.fileno()), good=got == digest.hex)
 
-    left = iter(infos)
+    left = iter(digests)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := tuple(islice(left, 256)):
-            yield from zip(batch, pool.map(good, batch), strict=True)
+            yield from pool.map(look, batch)
 
 
 def _mentioned(document: object) -> Iterator[tuple[Digest, str]]:
@@ -753,6 +866,12 @@ def _name_of(entry: object) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def _check_key(key: str) -> None:
+    if not 0 < len(key) <= _MAX_KEY or not key.isprintable():
+        message = f"an ingest needs a key of 1 to {_MAX_KEY} printable characters, or a digest that is expected"
+        raise ValueError(message)
+
+
 def _digest(digest: str | Digest) -> Digest:
     return digest if isinstance(digest, Digest) else Digest.parse(digest)
 
@@ -772,15 +891,15 @@ def _names(folder: Path, suffix: str = "") -> Iterator[str]:
 def _open_file(path: Path) -> io.FileIO:
     """Open a file to read, but no link and nothing else: a folder that others can write may hold what they planted."""
     try:
-        file = io.FileIO(os.open(path, os.O_RDONLY | _FLAGS), "rb")
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in _NO_FILE:
             raise _no_file(path) from None
         raise
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise _no_file(path)
-    return file
+    return io.FileIO(descriptor, "rb")
 
 
 def _read_file(path: Path, limit: int) -> bytes:
@@ -790,6 +909,36 @@ def _read_file(path: Path, limit: int) -> bytes:
         message = f"{path} is longer than the limit of {limit} bytes"
         raise LimitExceeded(message, limit=limit)
     return raw
+
+
+def _read_json(path: Path, limit: int) -> dict[str, object]:
+    """Read a file of the layout; one that other tools are just writing, once they are done."""
+    until = time.monotonic() + _BEING_WRITTEN
+    while True:
+        try:
+            return load_json(_read_file(path, limit), what=str(path))
+        except MalformedDocument:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_POLL)
+
+
+def _replace(path: Path, data: bytes, folder: Path, *, sync: bool) -> None:
+    """Let a file have this content at once: it is written in a folder of the same disk, and renamed."""
+    part = folder / f"{os.urandom(8).hex()}.tmp"
+    try:
+        with io.FileIO(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666), "wb") as file:
+            try:
+                write_all(file, data)
+                if sync:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                error.filename = str(path)
+                raise
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _check_folder(path: Path) -> None:
@@ -802,22 +951,44 @@ def _no_file(path: Path) -> Unsafe:
     return Unsafe(f"{path} is no file of its own, but a link, or something else: it is not used")
 
 
-def _user() -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else 0  # Windows says 0 of every file
+def _is_own(found: os.stat_result) -> bool:
+    """Whether it is a file of this user's with no other name."""
+    user = os.geteuid() if hasattr(os, "geteuid") else 0  # Windows says 0 of every file
+    return stat.S_ISREG(found.st_mode) and (found.st_nlink, found.st_uid) == (1, user)
 
 
 def _lock(path: Path) -> FileLock:
     """Return a lock on a file that holds between processes and between threads, and ends with its process."""
     from filelock import FileLock
 
-    return FileLock(path, poll_interval=_POLL)
+    return FileLock(path)
+
+
+def _acquire(lock: FileLock, *, timeout: float = -1) -> None:
+    try:
+        lock.acquire(timeout=timeout, poll_interval=_POLL)
+    except OSError as error:
+        if error.errno is not None:  # as it has of what only looks like a lock, not of one that is held
+            error.filename = error.filename or lock.lock_file
+        raise
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock, once nobody else does."""
+    lock = _lock(path)
+    _acquire(lock)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _acquired(lock: FileLock) -> bool:
     from filelock import Timeout
 
     try:
-        lock.acquire(timeout=0)
+        _acquire(lock, timeout=0)
     except Timeout:
         return False
     return True
