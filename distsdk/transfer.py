@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from attrs import define, evolve, frozen
 
 from distsdk.blob import Blob, progress_bar
-from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, NotFound
+from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, NotFound, SizeMismatch
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.image import Index, Manifest, load_json
 from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS
@@ -78,12 +78,15 @@ class Plan:
         steps: Everything it consists of, each once.
         requests: How many it takes at least: one for each document that is asked for, and one for each blob that is
             missing, though a large one may come in several.
+        to_fetch: Bytes that come with them. Other than `missing`, it counts documents that are read to find the way,
+            or to see whether a tag has moved, and not what a document holds itself (``data``).
     """
 
     name: str
     target: Descriptor
     steps: tuple[Step, ...]
     requests: int
+    to_fetch: int
 
     @property
     def size(self) -> int:
@@ -107,11 +110,11 @@ class Plan:
             descriptor = step.descriptor
             state = "here" if not step.missing else f"{human_size(step.here)} here" if step.here else "missing"
             yield f"{descriptor.digest}  {human_size(descriptor.size):>12}  {state:<8}  {descriptor.media_type}"
-        yield f"{counted(self.requests, 'request')} for {human_size(self.missing)}; {human_size(self.here)} are here"
+        yield f"{counted(self.requests, 'request')} for {human_size(self.to_fetch)}; {human_size(self.here)} are here"
 
     def __repr__(self) -> str:
         return (
-            f"<Plan {self.name}: {counted(self.requests, 'request')} for {human_size(self.missing)}, "
+            f"<Plan {self.name}: {counted(self.requests, 'request')} for {human_size(self.to_fetch)}, "
             f"{human_size(self.here)} here>"
         )
 
@@ -119,7 +122,7 @@ class Plan:
         from distsdk.display.html import plan
 
         steps = tuple((step.descriptor, step.here) for step in self.steps)
-        return plan(self.name, self.target, steps, self.requests)
+        return plan(self.name, self.target, steps, self.requests, self.to_fetch)
 
 
 @frozen
@@ -148,10 +151,10 @@ class Advanced:
 
 @frozen
 class Finished:
-    """A blob is here, verified and on disk.
+    """A document or blob is here, verified and on disk; what was here when the pull began is not told of.
 
     Attributes:
-        descriptor: Which blob.
+        descriptor: Which.
         existed: It was there already, or another process brought it.
     """
 
@@ -210,7 +213,8 @@ def pull(
     before it is there; the name comes last, when all of it is.
 
     Args:
-        reference: What to pull, ``redis:7``.
+        reference: What to pull, ``redis:7``. The store knows it by its full name, ``docker.io/library/redis:7``; what
+            comes out of files, ``./layout:7``, by its tag or digest alone.
         store: Where to; a path makes one, and by default it is `Store`'s own default.
         remote: Gives it; by default `connect` finds one.
         platform: Which child of an index, ``os/architecture[/variant]``; by default linux on this machine's
@@ -245,7 +249,7 @@ def pull(
     remote = remote or connect(reference.locator)
     walk = _Walk(remote, store)
     target = walk.target(reference, None if all_platforms else platform or Platform.local())
-    planned = walk.plan(str(reference), target)
+    planned = walk.plan(name_in_store(reference), target)
     if plan:
         return planned
     with store.lease(), _reporting(progress) as report:
@@ -271,6 +275,11 @@ def complete(target: Descriptor, store: Store, remote: Remote) -> None:
         _bring(walk, walk.plan("", target), lambda _: None, jobs=JOBS, connections=None)
 
 
+def name_in_store(reference: Reference) -> str:
+    """Return what a store calls an image: its full name, or for one that came out of files the name it had there."""
+    return reference.object if reference.locator.names_files else str(reference)
+
+
 class _Walk:
     """Reads the documents of an image, from the store where it has them, and finds all that it consists of."""
 
@@ -278,8 +287,9 @@ class _Walk:
         self.remote = remote
         self.store = store
         self.documents: dict[Digest, bytes] = {}  # children before parents
+        self.damaged: set[Digest] = set()  # documents that the store has, but not as they should be
         self._bytes = 0
-        self._fetched = 0  # documents, from the remote
+        self._fetched: list[int] = []  # bytes of each document that came from the remote
         self._read_already: dict[Digest, bytes] = {}
 
     def target(self, reference: Reference, platform: Platform | None) -> Descriptor:
@@ -289,9 +299,9 @@ class _Walk:
         if known is None:
             # Hinted to be a document, a digest is looked for among documents first.
             hints = [Hint("mediatype", media_type) for media_type in DEFAULT_ACCEPT] if wanted is not None else []
-            self._fetched += 1
             blob = self.remote.fetch(reference.object, *hints)
             known = blob.descriptor, blob.read()
+            self._fetched.append(len(known[1]))
         descriptor, raw = known
         for _ in range(MAX_DEPTH):
             document = self._parsed(descriptor, raw)
@@ -306,40 +316,47 @@ class _Walk:
     def plan(self, name: str, target: Descriptor) -> Plan:
         """Find what the target consists of: documents before what they refer to, each once."""
         found: dict[Digest, Descriptor] = {}
-        self._add(target, self._parsed(target, self._read(target)), found, 1)
-        left = {active.key: active.offset for active in self.store.active()}
+        self._add(target, found, set(), 1)
+        left = {active.digest: active.offset for active in self.store.active() if active.digest is not None}
         steps = tuple(Step(descriptor, self._here(descriptor, left)) for descriptor in found.values())
-        blobs = (step for step in steps if step.descriptor.digest not in self.documents)
-        missing = sum(not _is_here(self.store, step) and step.descriptor.data is None for step in blobs)
-        return Plan(name, target, steps, self._fetched + missing)
+        missing = [
+            step.missing
+            for step in steps
+            if step.descriptor.digest not in self.documents
+            and step.descriptor.data is None
+            and (step.missing or not step.descriptor.size)
+            and not _is_here(self.store, step.descriptor)
+        ]
+        return Plan(name, target, steps, len(self._fetched) + len(missing), sum(self._fetched) + sum(missing))
 
-    def _here(self, descriptor: Descriptor, left: dict[str, int]) -> int:
-        with contextlib.suppress(NotFound):
-            if self.store.info(descriptor.digest).size == descriptor.size:
-                return descriptor.size
-        return min(left.get(str(descriptor.digest), 0), descriptor.size)
+    def _here(self, descriptor: Descriptor, left: dict[Digest, int]) -> int:
+        if descriptor.digest in self.damaged:
+            return 0
+        if _is_here(self.store, descriptor):
+            return descriptor.size
+        return min(left.get(descriptor.digest, 0), descriptor.size)
 
     def _add(
-        self, descriptor: Descriptor, document: Index | Manifest, found: dict[Digest, Descriptor], depth: int
+        self, descriptor: Descriptor, found: dict[Digest, Descriptor], looked_into: set[Digest], depth: int
     ) -> None:
-        found[descriptor.digest] = descriptor
+        """Add a document and what it refers to. One document may call a blob what another calls a document."""
+        _add_once(descriptor, found)
+        if descriptor.digest in looked_into:
+            return
+        looked_into.add(descriptor.digest)
+        document = self._parsed(descriptor, self._read(descriptor))
         if isinstance(document, Manifest):
             for blob in (document.config, *document.layers):
-                same = found.setdefault(blob.digest, blob)
-                if same.size != blob.size:
-                    message = f"{blob.digest} is said to have {same.size} bytes and {blob.size} bytes"
-                    raise MalformedDocument(message)
+                _add_once(blob, found)
         else:
             if depth == MAX_DEPTH:
                 message = f"indexes within indexes, more than {MAX_DEPTH} deep"
                 raise LimitExceeded(message, limit=MAX_DEPTH)
             for child in document.manifests:
-                if child.digest in found:
-                    continue
                 if child.media_type in DOCUMENTS:
-                    self._add(child, self._parsed(child, self._read(child)), found, depth + 1)
+                    self._add(child, found, looked_into, depth + 1)
                 else:
-                    found[child.digest] = child
+                    _add_once(child, found)
         if len(found) > MAX_BLOBS:
             message = f"the image consists of more than {MAX_BLOBS} blobs"
             raise LimitExceeded(message, limit=MAX_BLOBS)
@@ -353,20 +370,24 @@ class _Walk:
         return Descriptor(media_type=_document(raw, None).media_type, digest=digest, size=len(raw)), raw
 
     def _read(self, descriptor: Descriptor) -> bytes:
-        raw = self._read_already.pop(descriptor.digest, None) or self._stored(descriptor.digest)
-        if raw is not None and len(raw) == descriptor.size:
-            return raw
-        self._fetched += 1
-        return self.remote.fetch(descriptor).read()
+        stored = self._stored(descriptor.digest)  # looked at in any case, so that damage is seen
+        raw = self._read_already.pop(descriptor.digest, None) or stored or descriptor.data
+        if raw is None:
+            raw = self.remote.fetch(descriptor).read()
+            self._fetched.append(len(raw))
+        if len(raw) != descriptor.size:
+            message = f"{descriptor.digest} has {len(raw)} bytes, declared are {descriptor.size}"
+            raise SizeMismatch(message, expected=descriptor.size, got=len(raw))
+        return raw
 
     def _stored(self, digest: Digest) -> bytes | None:
-        """Return the bytes that the store has; those that are damaged are put out of the way."""
+        """Return the bytes that the store has; None where they are damaged, which is kept in mind."""
         try:
             return self.store.blob(digest).read(limit=MAX_DOCUMENT_BYTES)
         except NotFound:
             return None
         except IntegrityError:
-            self.store.verify([digest])
+            self.damaged.add(digest)
             return None
 
     def _parsed(self, descriptor: Descriptor, raw: bytes) -> Index | Manifest:
@@ -378,6 +399,13 @@ class _Walk:
             message = f"the image consists of more than {MAX_DOCUMENTS} manifests and indexes"
             raise LimitExceeded(message, limit=MAX_DOCUMENTS)
         return _document(raw, descriptor.media_type)
+
+
+def _add_once(descriptor: Descriptor, found: dict[Digest, Descriptor]) -> None:
+    same = found.setdefault(descriptor.digest, descriptor)
+    if same.size != descriptor.size:
+        message = f"{descriptor.digest} is said to have {same.size} bytes and {descriptor.size} bytes"
+        raise MalformedDocument(message)
 
 
 def _document(raw: bytes, media_type: str | None) -> Index | Manifest:
@@ -403,25 +431,29 @@ def _bring(walk: _Walk, plan: Plan, report: Callable[[Event], object], *, jobs: 
     """Bring what is missing, and return once all of it is in the store: the documents last, children before parents."""
     store = walk.store
     _check_room(store, plan.missing)
+    for digest in walk.damaged & walk.documents.keys():
+        with contextlib.suppress(NotFound):  # somebody else put it out of the way
+            store.verify([digest])
     todo = [
         _Job(step.descriptor, step.here, told=step.here)
         for step in plan.steps
-        if step.descriptor.digest not in walk.documents and not _is_here(store, step)
+        if step.descriptor.digest not in walk.documents and not _is_here(store, step.descriptor)
     ]
     todo.sort(key=lambda job: job.descriptor.size)  # taken from the end: the large ones first
     if todo:
         _Crew(walk.remote, store, todo, connections).work(jobs, report)
+    steps = {step.descriptor.digest: step for step in plan.steps}
     for digest, raw in walk.documents.items():
-        store.ingest(Blob.from_bytes(raw, digest=digest))
+        step = steps[digest]
+        ingested = store.ingest(Blob.from_bytes(raw, digest=digest))
+        if step.missing:
+            report(Finished(step.descriptor, ingested.existed))
 
 
-def _is_here(store: Store, step: Step) -> bool:
-    if step.missing:
-        return False
+def _is_here(store: Store, descriptor: Descriptor) -> bool:
     with contextlib.suppress(NotFound):
-        store.info(step.descriptor.digest)
-        return True
-    return False  # an ingest that has all bytes and is not committed, or was just deleted
+        return store.info(descriptor.digest).size == descriptor.size
+    return False
 
 
 def _check_room(store: Store, missing: int) -> None:
@@ -459,7 +491,12 @@ class _Crew:
         ]
         try:
             for thread in threads:
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:  # the system has no more
+                    if thread is threads[0]:
+                        raise OSError(errno.EAGAIN, f"no blob can be brought: {error}") from error
+                    break
             told = 0.0
             while self._left:
                 done = None
@@ -472,7 +509,7 @@ class _Crew:
                     report(Finished(done.descriptor, done.existed))
                 if time.monotonic() - told >= _INTERVAL:
                     told = time.monotonic()
-                    for job in tuple(self._at_work):
+                    for job in self._at_work.copy():  # at once: the threads go on
                         if job.here != job.told:
                             job.told = job.here
                             report(Advanced(job.descriptor, job.here))

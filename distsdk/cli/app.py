@@ -257,7 +257,8 @@ def connect(locator: Locator) -> Remote:
 
 def names_object(word: str) -> bool:
     """Whether a locator's word goes on with a tag or a digest."""
-    return "@" in word or ":" in word.rpartition("/")[2].rpartition("]")[2]
+    last = word.rpartition("/")[2]
+    return "@" in last or ":" in last.rpartition("]")[2]
 
 
 def read_reference(word: str) -> Reference:

@@ -12,7 +12,7 @@ import click
 
 import distsdk
 from distsdk import errors
-from distsdk.cli.app import End, begin, connect, exit_code, main, option, read_reference, say, write, write_line
+from distsdk.cli.app import begin, connect, exit_code, main, option, read_reference, say, write, write_line
 from distsdk.model.wording import human_size
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from distsdk.store.content import Active, Info
     from distsdk.transfer import Plan
+
+
+#: The exit code of what is damaged.
+_DAMAGED = 5
 
 
 def _store() -> distsdk.Store:
@@ -80,7 +84,7 @@ def _write_plan(plan: Plan, *, as_json: bool) -> None:
             write_line(line)
         return
     steps = [{**step.descriptor.to_fields(), "here": step.here} for step in plan.steps]
-    totals = {"requests": plan.requests, "size": plan.size, "here": plan.here, "missing": plan.missing}
+    totals = {name: getattr(plan, name) for name in ("requests", "to_fetch", "size", "here", "missing")}
     write_line(json.dumps({"name": plan.name, "target": plan.target.to_fields(), **totals, "steps": steps}))
 
 
@@ -102,13 +106,13 @@ def images(context: click.Context, as_json: bool) -> None:
 
 @images.command("rm")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def images_rm(names: tuple[str, ...]) -> None:
+def images_rm(names: tuple[str, ...]) -> int:
     """Take names away; a familiar one, redis:7, will do.
 
     The content stays until distsdk content gc.
     """
     store = _store()
-    _each(names, lambda name: store.untag(name if name in store.images() else str(read_reference(name))))
+    return _each(names, lambda name: store.untag(name if name in store.images() else str(read_reference(name))))
 
 
 @main.group()
@@ -129,7 +133,12 @@ def ingest(key: str, expected_digest: str | None, expected_size: int | None) -> 
     if sys.stdin is None:
         raise click.UsageError("the bytes are read from stdin, which is closed")
     with io.FileIO(sys.stdin.fileno(), closefd=False) as stdin:
-        ingested = _store().ingest(stdin, key, expected_digest=expected_digest, expected_size=expected_size)
+        try:
+            ingested = _store().ingest(stdin, key, expected_digest=expected_digest, expected_size=expected_size)
+        except ValueError as error:
+            if isinstance(error, errors.DistError):
+                raise
+            raise click.UsageError(str(error)) from error  # the key is none
     write_line(str(ingested.digest))
 
 
@@ -185,32 +194,23 @@ def path(digest: str) -> None:
 
 @content.command()
 @click.argument("digests", nargs=-1, required=True, metavar="DIGEST...")
-def rm(digests: tuple[str, ...]) -> None:
+def rm(digests: tuple[str, ...]) -> int:
     """Remove blobs, whether or not an image needs them."""
-    store = _store()
-    _each(digests, store.delete)
+    return _each(digests, _store().delete)
 
 
 @content.command()
 @click.option("--heal", is_flag=True, help="Fetch what is damaged, or missing, from where its image came from.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
-def verify(heal: bool, as_json: bool) -> None:
+def verify(heal: bool, as_json: bool) -> int:
     """Hash every blob anew; what is damaged is put out of the way and written, a digest a line.
 
-    Exits with 5 if something is damaged and was not healed.
+    Exits with 5 if something is damaged and was not healed. An image that cannot be completed does not keep others from
+    it; its failure is told, and has its own code.
     """
-    from distsdk.model.reference import Reference
-    from distsdk.transfer import complete
-
     store = _store()
     found = store.verify()
-    if heal:
-        for name, descriptor in store.images().items():
-            try:
-                remote = connect(Reference.parse(name).locator)
-            except errors.InvalidReference:
-                continue  # a name of another kind says nothing of where it came from
-            complete(descriptor, store, remote)
+    code = _heal(store) if heal else 0
     lost = [digest for digest in found.damaged if not _has(store, digest)]
     if as_json:
         fields = {"count": found.count, "size": found.size, "damaged": [str(digest) for digest in found.damaged]}
@@ -219,8 +219,24 @@ def verify(heal: bool, as_json: bool) -> None:
         for digest in found.damaged:
             write_line(str(digest))
         say(f"{found.count} blobs, {human_size(found.size)}: {len(found.damaged)} damaged, {len(lost)} not healed")
-    if lost:
-        raise End(5)
+    return _DAMAGED if lost else code
+
+
+def _heal(store: distsdk.Store) -> int:
+    """Complete every image whose name says in full where it came from; return the code of the first failure."""
+    from distsdk.model.reference import Reference
+    from distsdk.transfer import complete
+
+    def complete_it(name: str) -> None:
+        try:
+            reference = Reference.parse(name)
+        except errors.InvalidReference:
+            return
+        if str(reference) == name:  # another tool's short name, latest, says nothing of where it came from
+            complete(found[name], store, connect(reference.locator))
+
+    found = store.images()
+    return _each(found, complete_it)
 
 
 def _has(store: distsdk.Store, digest: distsdk.Digest) -> bool:
@@ -253,6 +269,7 @@ def _info_fields(info: Info) -> dict[str, object]:
 def _active_fields(ingest: Active) -> dict[str, object]:
     return {
         "key": ingest.key,
+        "digest": None if ingest.digest is None else str(ingest.digest),
         "offset": ingest.offset,
         "total": ingest.total,
         "started": ingest.started.isoformat(),
@@ -269,8 +286,8 @@ def _write_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None
         write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _each(names: Iterable[str], act: Callable[[str], object]) -> None:
-    """Act on each; one that fails is told, and the others go on."""
+def _each(names: Iterable[str], act: Callable[[str], object]) -> int:
+    """Act on each; one that fails is told, and the others go on. Return the code of the first failure, 0 for none."""
     failed: list[int] = []
     for name in names:
         try:
@@ -278,5 +295,4 @@ def _each(names: Iterable[str], act: Callable[[str], object]) -> None:
         except errors.DistError as error:
             say(error)
             failed.append(exit_code(error))
-    if failed:
-        raise End(failed[0])
+    return failed[0] if failed else 0

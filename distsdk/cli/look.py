@@ -61,6 +61,9 @@ def catalog(host: str, as_json: bool) -> None:
     from distsdk.remotes.base import Catalog
 
     locator = Locator.parse(host if "/" in host else f"{host}/")
+    if locator.names_files:
+        message = f"{locator} is files, not a host: it has tags"
+        raise click.UsageError(message)
     if locator.path:
         message = f"the catalog is of a host: {locator.host}"
         raise click.UsageError(message)
@@ -82,7 +85,11 @@ def hosts(locator: str, as_json: bool) -> None:
     from distsdk.model.reference import Locator
 
     is_host = "/" not in locator and (locator == "localhost" or not {".", ":"}.isdisjoint(locator))
-    host = Locator.parse(f"{locator}/" if is_host else locator).host
+    parsed = Locator.parse(f"{locator}/" if is_host else locator)
+    if parsed.names_files:
+        message = f"{parsed} is files: no host is asked for them"
+        raise click.UsageError(message)
+    host = parsed.host
     plan = configured_hosts().plan(host)
     if as_json:
         endpoints = [

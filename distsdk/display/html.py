@@ -8,10 +8,11 @@ Text that came from elsewhere passes through `_text`, which escapes it; the type
 
 from __future__ import annotations
 
+import json
 import shlex
 from functools import cache
 from html import escape
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NewType
 
 from distsdk.errors import printable, redact
@@ -20,6 +21,7 @@ from distsdk.model.wording import counted, human_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from distsdk.analysis.diff import Diff, FileChange, PackageChange, SettingChange
     from distsdk.model.descriptor import Descriptor
     from distsdk.model.digest import Digest
     from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
@@ -36,6 +38,7 @@ _LONG_FIELD = 320
 _TABLE = 3_900
 _HISTORY_TABLE = 6_400
 _DESCRIPTOR_TABLE = 9_000
+_DIFF_TABLE = 2_900
 
 #: Annotations that say in a word what an entry of a list is: a file's name, a tag, an attestation.
 #: https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md#pre-defined-annotation-keys
@@ -52,8 +55,14 @@ def locator(value: Locator) -> str:
     return _page(
         "Locator",
         _code(str(value), _LONG_FIELD),
-        _fields(host=_code(value.host, _LONG_FIELD), repository=_code(value.path, _LONG_FIELD)),
+        _fields(**_place(value)),
     )
+
+
+def _place(value: Locator) -> dict[str, _Html]:
+    if value.names_files:
+        return {"files": _code(value.path, _LONG_FIELD)}
+    return {"host": _code(value.host, _LONG_FIELD), "repository": _code(value.path, _LONG_FIELD)}
 
 
 def reference(value: Reference) -> str:
@@ -62,8 +71,7 @@ def reference(value: Reference) -> str:
         "Reference",
         _code(str(value), _LONG_FIELD),
         _fields(
-            host=_code(value.locator.host, _LONG_FIELD),
-            repository=_code(value.locator.path, _LONG_FIELD),
+            **_place(value.locator),
             tag=_code(value.tag or ""),
             digest=_code(str(value.digest or "")),
         ),
@@ -202,7 +210,7 @@ def tag_list(name: str, shown: tuple[str, ...], count: int | None) -> str:
     )
 
 
-def plan(name: str, target: Descriptor, steps: tuple[tuple[Descriptor, int], ...], requests: int) -> str:
+def plan(name: str, target: Descriptor, steps: tuple[tuple[Descriptor, int], ...], requests: int, to_fetch: int) -> str:
     """Return what a pull will do as HTML.
 
     Args:
@@ -210,15 +218,15 @@ def plan(name: str, target: Descriptor, steps: tuple[tuple[Descriptor, int], ...
         target: What the name will stand for.
         steps: What it consists of, each with its bytes that are here.
         requests: How many it takes at least.
+        to_fetch: Bytes that come with them.
     """
-    size = sum(descriptor.size for descriptor, _ in steps)
     here = sum(count for _, count in steps)
 
     def row(descriptor: Descriptor, count: int) -> _Html:
         state = "here" if count == descriptor.size else f"{human_size(count)} here" if count else "missing"
         return _row(
             _cell(_code(descriptor.media_type)),
-            _cell(_text(_unbroken(human_size(descriptor.size)))),
+            _size_cell(descriptor.size),
             _cell(_text(state)),
             _cell(_code(str(descriptor.digest))),
         )
@@ -229,7 +237,7 @@ def plan(name: str, target: Descriptor, steps: tuple[tuple[Descriptor, int], ...
         _fields(
             digest=_code(str(target.digest)),
             media_type=_code(target.media_type),
-            to_fetch=_size(size - here),
+            to_fetch=_size(to_fetch),
             here=_size(here),
             requests=_text(f"{requests:,}"),
         ),
@@ -242,6 +250,130 @@ def plan(name: str, target: Descriptor, steps: tuple[tuple[Descriptor, int], ...
             opened=True,
         ),
     )
+
+
+def image(
+    name: str,
+    digest: Digest,
+    config: ImageConfig,
+    layers: tuple[tuple[Descriptor, HistoryEntry | None], ...],
+    size: int,
+) -> str:
+    """Return an image as HTML.
+
+    Args:
+        name: What it was asked for by.
+        digest: Of its manifest.
+        config: How it is run.
+        layers: The lowest first, each with the step that made it, where that is known.
+        size: Bytes of all of it, as they come over the wire.
+    """
+
+    def row(number: int, layer: Descriptor, made: HistoryEntry | None) -> _Html:
+        return _row(
+            _cell(_text(str(number))),
+            _size_cell(layer.size),
+            _cell(_code("" if made is None else made.created_by or made.comment)),
+            _cell(_code(str(layer.digest))),
+        )
+
+    return _page(
+        "Image",
+        _code(name, _LONG_FIELD),
+        _fields(
+            digest=_code(str(digest)),
+            platform=_code(str(config.platform)),
+            created=_text(config.created),
+            entrypoint=_code(shlex.join(config.entrypoint), _LONG_FIELD),
+            command=_code(shlex.join(config.cmd), _LONG_FIELD),
+            user=_code(config.user),
+            download=_size(size),
+        ),
+        _listed(
+            "layer",
+            (row(number, layer, made) for number, (layer, made) in enumerate(layers)),
+            len(layers),
+            head=("#", "size", "created by", "digest"),
+            room=_DESCRIPTOR_TABLE,
+            opened=True,
+        ),
+    )
+
+
+def diff(value: Diff) -> str:
+    """Return what differs between two images as HTML: of files and packages, the largest changes are seen."""
+
+    def setting(change: SettingChange) -> _Html:
+        return _row(_cell(_code(change.name)), _cell(_code(_json(change.before))), _cell(_code(_json(change.after))))
+
+    def package(change: PackageChange) -> _Html:
+        versions = (found and f"{found.version} {found.architecture}" for found in (change.before, change.after))
+        return _row(_cell(_code(change.package.name)), *(_cell(_code(version or "")) for version in versions))
+
+    def file(change: FileChange) -> _Html:
+        about = f"{change.what}: {', '.join(change.how)}" if change.how else change.what
+        sides = zip((change.before, change.after), change.sizes, strict=True)
+        sizes = (_size_cell(size) if found is not None else _cell(_Html("")) for found, size in sides)
+        return _row(_cell(_code(change.path)), _cell(_text(about)), *sizes)
+
+    def forked(mark: str, entries: Iterable[str]) -> Iterable[_Html]:
+        return (_row(_cell(_text(mark)), _cell(_code(entry))) for entry in entries)
+
+    steps, layers = value.history, value.layers
+    files = sorted(value.files, key=lambda change: -max(change.sizes))
+    return _page(
+        "Diff",
+        _text(value.summary),
+        _fields(before=_code(str(value.before), _LONG_FIELD), after=_code(str(value.after), _LONG_FIELD)),
+        _listed(
+            "setting",
+            map(setting, value.settings),
+            len(value.settings),
+            head=("name", "before", "after"),
+            room=_DIFF_TABLE,
+        ),
+        _listed(
+            "step",
+            chain(
+                forked("-", (step.created_by or step.comment for step in steps.before)),
+                forked("+", (step.created_by or step.comment for step in steps.after)),
+            ),
+            len(steps.before) + len(steps.after),
+            about=_text(f"after {steps.shared:,} in common"),
+            room=_DIFF_TABLE,
+        ),
+        _listed(
+            "layer",
+            chain(
+                forked("-", (f"{layer.digest} {human_size(layer.size)}" for layer in layers.before)),
+                forked("+", (f"{layer.digest} {human_size(layer.size)}" for layer in layers.after)),
+            ),
+            len(layers.before) + len(layers.after),
+            about=_text(f"above {layers.shared:,} in common"),
+            room=_DIFF_TABLE,
+        ),
+        _listed(
+            "package",
+            map(package, value.packages),
+            len(value.packages),
+            head=("name", "before", "after"),
+            room=_DIFF_TABLE,
+            opened=True,
+        ),
+        _listed(
+            "file",
+            map(file, files),
+            len(files),
+            head=("path", "change", "before", "after"),
+            room=_DIFF_TABLE,
+            opened=True,
+        ),
+    )
+
+
+def _json(value: object) -> str:
+    """Return a value of a config: a text as it is, and anything else as JSON has it."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @cache
@@ -280,6 +412,11 @@ def _code(value: str, room: int = _FIELD) -> _Html:
 def _size(size: int) -> _Html:
     exact, human = _exact(size), human_size(size)
     return _text(exact if human == exact else f"{human} ({exact})")
+
+
+def _size_cell(size: int) -> _Html:
+    shown = _unbroken(human_size(size))
+    return _Html(f'<td style="text-align:right" title="{_exact(size)}">{shown}</td>')
 
 
 def _exact(size: int) -> str:
@@ -386,13 +523,12 @@ def _descriptors(noun: str, entries: tuple[Descriptor, ...]) -> _Html:
     }
 
     def row(number: int, entry: Descriptor) -> _Html:
-        size = f'<td style="text-align:right" title="{_exact(entry.size)}">{_unbroken(human_size(entry.size))}</td>'
         cells = {
             "#": _cell(_text(str(number))),
             "platform": _cell(_code(str(entry.platform or ""))),
             "about": _cell(_code(_about(entry))),
             "media type": _cell(_code(entry.media_type)),
-            "size": _Html(size),
+            "size": _size_cell(entry.size),
             "digest": _cell(_code(str(entry.digest))),
         }
         return _row(*(cell for name, cell in cells.items() if columns[name]))

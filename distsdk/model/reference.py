@@ -2,7 +2,7 @@
 
 The grammar is distribution's (https://github.com/distribution/reference, ``regexp.go`` and ``normalize.go``), with the
 familiar names of Docker: ``redis`` is ``docker.io/library/redis``. Where others differ is written down in
-``docs/explanation/references.md``.
+``docs/explanation/references.md``. What begins like a path or a URL names files: an image layout or an archive of one.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _MAX_PATH = 255
 #: Characters of a host name without its port, https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4.
 _MAX_HOST = 253
 _MAX_PORT = 65535
+#: Characters of a path or URL of files, PATH_MAX of Linux.
+_MAX_FILES = 4096
 
 # distribution's regexp.go; a label has at most 63 characters, since no host with a longer one can be looked up.
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
@@ -47,17 +49,31 @@ _STRANGE = re.compile(r"[^A-Za-z0-9._:/\[\]-]")
 
 #: Transports of other tools, which write ``oci:directory`` or ``docker-daemon:name:tag``.
 _FOREIGN = ("docker-daemon", "docker-archive", "containers-storage", "oci-archive", "oci")
+#: Those of them that are places of their own, and no files by a name.
+_FOREIGN_STORES = ("docker-daemon", "containers-storage")
+
+#: How a path begins that names files: ``/x``, ``./x``, ``../x``, ``~/x``, or one of these folders itself.
+_FILES_PATH = re.compile(r"[/~]|\.{1,2}(?:/|(?::[^/]*|@[a-z0-9-]+:[^/@]*)?$)")
+_FILES_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_API_ROOT = re.compile(r"/v[12]/?$")
+_NO_URL = re.compile(r"[?#]|::")
+#: The path of an HTTP URL that names files: a layout's folder or an archive, and not where registries answer.
+_HTTP_FILES = re.compile(r"[^/]+/(?!v[12]/)(?:.+/|.*\.tar)")
 
 
 @frozen(order=True)
 class Locator:
-    """A registry host and, mostly, the path of a repository there; it never carries a tag or a digest.
+    """Where images are; it never carries a tag or a digest.
 
-    ``str(locator)`` is the canonical form, ``docker.io/library/redis``.
+    Mostly that is a registry host and the path of a repository there. It can also be files, an image layout or an
+    archive, named by their path or URL: then there is no host.
+
+    ``str(locator)`` is the canonical form: ``docker.io/library/redis``, ``./layout``, ``s3://bucket/layout``.
 
     Args:
-        host: Name or address, ``[…]`` around IPv6, perhaps with ``:port``.
-        path: The repository, up to 255 characters; empty for the host alone.
+        host: Name or address, ``[…]`` around IPv6, perhaps with ``:port``; empty for files.
+        path: The repository, up to 255 characters; empty for the host alone. For files, their path or URL, up to 4096
+            characters; ``~`` stays as it is until they are read.
 
     Raises:
         InvalidReference: Something cannot be part of a name, or is not in its canonical form (`parse` takes others).
@@ -67,6 +83,9 @@ class Locator:
     path: str
 
     def __attrs_post_init__(self) -> None:
+        if self.names_files:
+            _check_files(self.path)
+            return
         _check_host(self.host)
         if self.path:
             _check_path(self.path)
@@ -85,18 +104,25 @@ class Locator:
 
         Args:
             text: ``host/path``; a familiar name of Docker Hub (``redis``, ``org/image``); or a host alone, which has a
-                ``.``, is ``localhost``, or ends with ``/``: ``ghcr.io``, ``localhost:5000``, ``registry:5000/``.
+                ``.``, is ``localhost``, or ends with ``/``: ``ghcr.io``, ``localhost:5000``, ``registry:5000/``. Or
+                files: a path that begins with ``/``, ``./``, ``../`` or ``~``, or a URL; an HTTP URL only if it ends in
+                ``/`` or ``.tar``.
 
         Raises:
             InvalidReference: It is not one; the message says how to write what is probably meant.
         """
         name, tag, digest = _split(text)
-        host, path = _host_alone(text), ""
+        host, path = "" if _like_files(name) else _host_alone(text), ""
         if not host:
             if tag is not None or digest is not None:
                 raise InvalidReference(_carries_object(name, text))
             host, path = _normalised(name)
         return cls(_DEFAULT_HOST if host == _LEGACY_DEFAULT_HOST else host, path)
+
+    @property
+    def names_files(self) -> bool:
+        """Whether it is the path or URL of files: of a layout or an archive, and not of a registry."""
+        return not self.host
 
     @property
     def repository(self) -> str:
@@ -114,6 +140,8 @@ class Locator:
         return str(self) if _like_host(self.path.partition("/")[0]) else self.path
 
     def __str__(self) -> str:
+        if self.names_files:
+            return self.path
         if self.path:
             return f"{self.host}/{self.path}"
         # Without the slash, `registry:5000` would be a name with a tag.
@@ -197,7 +225,8 @@ class Reference:
         """Return the reference that ``text`` spells; without tag and digest, the tag is ``latest``, as Docker has it.
 
         Args:
-            text: ``[host/]path[:tag][@digest]``; a name without a host is on Docker Hub, as for `Locator.parse`.
+            text: ``[host/]path[:tag][@digest]``; a name without a host is on Docker Hub, as for `Locator.parse`. In a
+                path or URL of files, too, a tag follows the last ``:`` after the last ``/``: ``./x.tar:v1``.
 
         Raises:
             InvalidReference: It is not one; the message says how to write what is probably meant.
@@ -207,6 +236,11 @@ class Reference:
             raise InvalidReference(f"{quoted(text)} names no repository: write [IPv6 address][:port]/path")
         if tag is None and digest is None:
             tag = _DEFAULT_TAG
+        if tag is not None and _like_files(name) and not _TAG.fullmatch(tag):
+            raise InvalidReference(
+                f"what follows the last ':' of {quoted(text)} is not a tag: write one, or end the path with / if that "
+                "is part of its name"
+            )
         return cls(Locator(*_normalised(name)), tag, digest)
 
     @property
@@ -298,9 +332,12 @@ class Hint:
 def _split(text: str) -> tuple[str, str | None, Digest | None]:
     """Return name, tag and digest; a tag follows the last ``:`` of the last segment."""
     # First of all: until an '@' is known to be followed by a digest, what precedes it may end in a password, and no
-    # message may show it.
+    # message may show it. The name of a file may hold one.
     rest, at, after = text.rpartition("@") if "@" in text else (text, "", "")
-    if at and ("@" in rest or not _LIKE_DIGEST.fullmatch(after)):
+    if _FILES_PATH.match(text):
+        if not _LIKE_DIGEST.fullmatch(after):
+            rest, at, after = text, "", ""
+    elif at and ("@" in rest or not _LIKE_DIGEST.fullmatch(after)):
         raise InvalidReference(
             "an '@' that no digest follows: leave user and password out of the name (they are not shown here), "
             "and write host/path[:tag][@digest]"
@@ -314,13 +351,19 @@ def _split(text: str) -> tuple[str, str | None, Digest | None]:
             f"{quoted(text)} could be an image's identifier: write sha256: before it, or a host if it is a name"
         )
     _check_spelling(rest)
-    start = rest.rfind("/") + 1
-    colon = rest.rfind(":", start)
-    return (rest, None, digest) if colon < 0 else (rest[:colon], rest[colon + 1 :], digest)
+    name, tag = _split_tag(rest)
+    return name, tag, digest
+
+
+def _split_tag(text: str) -> tuple[str, str | None]:
+    colon = text.rfind(":", text.rfind("/") + 1)
+    return (text, None) if colon < 0 else (text[:colon], text[colon + 1 :])
 
 
 def _normalised(name: str) -> tuple[str, str]:
     """Return host and path of a name without tag and digest, as distribution's ``splitDockerDomain``."""
+    if _like_files(name):
+        return "", _canonical_files(name)
     first, slash, rest = name.partition("/")
     if slash and _like_host(first):
         host, path = (_DEFAULT_HOST if first == _LEGACY_DEFAULT_HOST else first), rest
@@ -352,11 +395,10 @@ def _check_spelling(name: str) -> None:
     """Refuse what is no name whatever its parts are."""
     if not name:
         raise InvalidReference("an empty name: write host/path, such as docker.io/library/redis")
+    if _like_files(name):
+        _check_files_spelling(name)
+        return
     _refuse_transport(name)
-    if name.startswith(("/", "./", "../", "~")) or name in {".", ".."}:
-        raise InvalidReference(
-            f"{quoted(name)} is a path: local image layouts are not supported yet; a locator names a registry host"
-        )
     strange = _STRANGE.search(name)
     if strange:
         # What follows ? or # in a pasted URL may be a signature.
@@ -369,28 +411,100 @@ def _check_spelling(name: str) -> None:
 
 
 def _refuse_transport(text: str) -> None:
-    scheme, found, rest = text.partition("://")
-    if found:
-        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
-        if scheme.lower() in {"docker", "oci", "http", "https", "dist"}:
-            raise InvalidReference(f"{quoted(scheme + found + rest)} has a scheme: write it as {shortened(rest)}")
-        raise InvalidReference(
-            f"{quoted(scheme + found + rest)} has a scheme: only registries are supported yet, written as host/path"
-        )
     transport, colon, rest = text.partition(":")
-    if colon and transport in _FOREIGN:
-        meant = f"; the image {transport} is {_DEFAULT_HOST}/{_OFFICIAL}{shortened(text)}" if transport == "oci" else ""
+    if not colon or transport not in _FOREIGN:
+        return
+    if transport in _FOREIGN_STORES:
         raise InvalidReference(
-            f"{quoted(text)} is how other tools name local images, which are not supported yet: "
-            f"name a registry, as in host/path:tag{meant}"
+            f"{quoted(text)} is how other tools name an image in a store of theirs, which is not read here: "
+            "save it to a file, as docker save does, and write ./file.tar"
         )
+    if transport == "docker-archive":
+        rest = rest.partition(":")[0]  # what follows is another image's name
+    path = rest if _FILES_PATH.match(rest) else f"./{rest}"
+    meant = f"; the image {transport} is {_DEFAULT_HOST}/{_OFFICIAL}{shortened(text)}" if transport == "oci" else ""
+    raise InvalidReference(f"{quoted(text)} is how other tools name files: write {shortened(path)}{meant}")
+
+
+# Files: paths and URLs
+
+
+def _like_files(name: str) -> bool:
+    """Tell whether a name is meant as a path or a URL."""
+    return _FILES_PATH.match(name) is not None or _FILES_URL.match(name) is not None
+
+
+def _check_files_spelling(name: str) -> None:
+    """Refuse a path or URL, with its tag, that names no files."""
+    if len(name) > _MAX_FILES:
+        raise InvalidReference(f"{quoted(name)} is too long: a path or URL has at most {_MAX_FILES} characters")
+    if not _FILES_PATH.match(name):
+        _check_url(name)
+    if not name.isprintable():
+        raise InvalidReference(f"{quoted(name)} holds a character that cannot be shown: give the files another name")
+
+
+def _check_url(text: str) -> None:
+    match = _FILES_URL.fullmatch(text)
+    assert match is not None  # noqa: S101 - or it would not be like files
+    scheme = match[1].lower()
+    strange = _NO_URL.search(match[2])
+    # What follows ? or # may be a signature.
+    rest = match[2][: strange.start()] if strange else match[2]
+    shown = quoted(f"{match[1]}://{rest}")
+    if scheme in {"docker", "oci", "dist"}:
+        raise InvalidReference(f"{shown} has a scheme: write it as {shortened(rest)}")
+    if scheme in {"http", "https"} and not _HTTP_FILES.fullmatch(_split_tag(rest)[0]):
+        raise InvalidReference(
+            f"{shown} has a scheme (for files, end a layout's URL with / and an archive's with .tar): "
+            f"write it as {shortened(_API_ROOT.sub('/', rest))}"
+        )
+    if scheme in _FOREIGN:
+        _refuse_transport(f"{scheme}:{rest}")
+    if strange:
+        raise InvalidReference(
+            f"{shown} is followed by {quoted(strange[0])}, which no URL of files has here: "
+            "write scheme://path[:tag][@digest]"
+        )
+    if scheme == "file" and not rest.startswith("/"):
+        raise InvalidReference(f"{shown} names a host: write file:///path, or the path alone")
+    if any(segment in {".", ".."} for segment in _split_tag(rest)[0].split("/")):
+        raise InvalidReference(
+            f"{shown} has a segment '.' or '..', which no URL of files has here: write where it leads"
+        )
+    if not _split_tag(rest)[0].strip("/"):
+        raise InvalidReference(f"{shown} names nothing: write scheme://path")
+
+
+def _canonical_files(name: str) -> str:
+    """Return a path or URL without slashes at its end, unless they mean something.
+
+    One stands after a segment with a colon or an ``@``, in which a tag or a digest could be seen otherwise, and where
+    it makes an HTTP URL one of a folder.
+    """
+    scheme, found, rest = name.partition("://") if not _FILES_PATH.match(name) else ("", "", name)
+    scheme = scheme.lower()
+    bare = rest.rstrip("/")
+    last = bare.rpartition("/")[2]
+    if not bare or ":" in last or "@" in last or (bare != rest and scheme in {"http", "https"}):
+        bare += "/"
+    return f"{scheme}{found}{bare}"
+
+
+def _check_files(path: str) -> None:
+    """Refuse a path or URL that is not in its canonical form."""
+    name, tag, digest = _split(path)
+    if tag is None and digest is None and _like_files(name) and _canonical_files(name) == path:
+        return
+    raise InvalidReference(f"{quoted(path)} is no path or URL of files alone, or not in its shortest form: parse it")
 
 
 def _carries_object(name: str, text: str) -> str:
     message = f"{quoted(text)} looks like a reference: "
     if name and text[len(name)] == ":" and "/" not in name and text[len(name) + 1 :].isdigit():
         message += f"for a registry host and its port write {shortened(text)}/; otherwise "
-    return message + f"give {quoted(name)} as the locator and {quoted(text[len(name) + 1 :])} as the object"
+    message += f"give {quoted(name)} as the locator and {quoted(text[len(name) + 1 :])} as the object"
+    return message + (", or end the path with / if that is part of its name" if _like_files(name) else "")
 
 
 def _check_host(host: str) -> None:

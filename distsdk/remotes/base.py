@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from attrs import frozen
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import requests
 
     from distsdk.blob import Blob
+    from distsdk.model.image import Index, Manifest
     from distsdk.transport.credentials import Credentials
     from distsdk.transport.hosts import Hosts, Plan
     from distsdk.transport.http import Limits, Timeouts
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 #: The entry-point group in which packages offer remotes. An entry point's name is the host that it claims; what it
 #: points to is called with a `Locator` and `Settings`, and returns a `Remote`.
 PLUGIN_GROUP = "distsdk.remotes"
+
+#: What a hosts.toml calls the remote for layouts and archives, which needs no plug-in.
+LAYOUT = "layout"
 
 
 @runtime_checkable
@@ -82,6 +87,44 @@ class Catalog(Protocol):
     def catalog(self) -> Iterable[str]:
         """Return the repositories, lazily, in the remote's order."""
         ...
+
+
+class Documents(ABC):
+    """What a remote's documents can be read as, written once over `Remote.fetch`."""
+
+    @abstractmethod
+    def fetch(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Blob:
+        """Return the bytes of an object as a blob; see `Remote`."""
+
+    def manifest(
+        self, object: str | Object | Digest | Descriptor, *, platform: str | Platform | None = None
+    ) -> Manifest:
+        """Return the manifest of an image or artifact; of an index, the child for a platform.
+
+        Args:
+            object: As `fetch`.
+            platform: ``os/architecture[/variant]``; by default linux on this machine's architecture.
+
+        Raises:
+            DistError: As `fetch`.
+        """
+        from distsdk.model.image import Manifest
+
+        chosen = Platform.local() if platform is None else platform
+        blob = self.fetch(object, Hint("platform", str(chosen)))
+        return Manifest.parse(blob.read(), blob.media_type)
+
+    def index(self, object: str | Object | Digest | Descriptor) -> Index:
+        """Return an index.
+
+        Raises:
+            MediaTypeMismatch: It is there, but it is no index.
+            DistError: As `fetch`.
+        """
+        from distsdk.model.image import Index
+
+        blob = self.fetch(object, *(Hint("mediatype", t) for t in DEFAULT_ACCEPT if t in INDEXES))
+        return Index.parse(blob.read(), blob.media_type)
 
 
 @frozen
@@ -217,15 +260,17 @@ def connect(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
 ) -> Remote:
-    """Return the remote for a locator. Nothing is asked of anybody yet.
+    """Return the remote for a locator. Nothing is asked of anybody yet, and no file is looked at.
 
-    A host that configuration gives to another kind of remote (``remote`` in its hosts.toml), or that an installed
-    package claims (entry-point group ``distsdk.remotes``), gets that; every other host is taken to be a registry that
-    speaks the OCI distribution protocol.
+    A path or a URL is an image layout or an archive. A host that configuration gives to another kind of remote
+    (``remote`` in its hosts.toml), or that an installed package claims (entry-point group ``distsdk.remotes``), gets
+    that; every other host is taken to be a registry that speaks the OCI distribution protocol.
 
     Args:
         locator: Host and path without a scheme, ``docker.io/library/redis``; a familiar name such as ``redis`` will do.
-            A host alone, ``localhost:5000``, gives a remote that can list its repositories and nothing else.
+            A host alone, ``localhost:5000``, gives a remote that can list its repositories and nothing else. Or the
+            path of files, ``./layout``, or their URL, ``s3://bucket/layout``: of what follows, only ``limits`` counts
+            then.
         session: Sends the requests; its adapters, ``verify`` and ``cert`` count. By default a new one does.
         credentials: The login for the host, or where to look it up; by default in the files and through the helpers
             that docker, podman and skopeo use.
@@ -240,6 +285,11 @@ def connect(
     """
     if isinstance(locator, str):
         locator = Locator.parse(locator)
+    if locator.names_files:
+        from distsdk.remotes.files import files_at
+        from distsdk.remotes.layout import MAX_DOCUMENT, LayoutRemote
+
+        return LayoutRemote(locator, files_at(locator.path), MAX_DOCUMENT if limits is None else limits.document)
     settings = Settings.of(
         locator.host,
         credentials=credentials,
@@ -253,6 +303,10 @@ def connect(
 
 
 def _factory(host: str, plan: Plan) -> Callable[[Locator, Settings], Remote]:
+    if plan.remote == LAYOUT:
+        from distsdk.remotes.layout import LayoutRemote
+
+        return LayoutRemote.configured
     if plan.remote is not None:
         entry_point = _plugins().get(plan.remote)
         if entry_point is None:

@@ -30,11 +30,9 @@ from distsdk.errors import (
 )
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
-from distsdk.model.image import Index, Manifest, check_document, load_json
+from distsdk.model.image import Index, check_document, load_json
 from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCTET_STREAM, SCHEMA1, parse_media_type
-from distsdk.model.platform import Platform
-from distsdk.model.reference import Hint
-from distsdk.remotes.base import Settings, Wanted
+from distsdk.remotes.base import Documents, Settings, Wanted
 from distsdk.transport.deadline import Deadline
 from distsdk.transport.endpoints import Endpoints
 from distsdk.transport.origin import follow
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from distsdk.blob import ByteStream
-    from distsdk.model.reference import Locator, Object
+    from distsdk.model.reference import Hint, Locator, Object
     from distsdk.transport.http import Answer, Transport
     from distsdk.transport.retry import Patience
 
@@ -60,7 +58,7 @@ PAGE_SIZE = 1000
 _SHOWN_ENTRIES = 20
 
 
-class RegistryRemote:
+class RegistryRemote(Documents):
     """Reads a repository of a registry.
 
     Threads may share one; it holds one session a process. Pickles carry the locator and the settings, no secrets: where
@@ -150,32 +148,6 @@ class RegistryRemote:
         hinted = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
         media_type = _content_type(answer) if _is_manifest(answer.asked) else hinted
         return Descriptor(media_type=media_type, digest=digest, size=size)
-
-    def manifest(
-        self, object: str | Object | Digest | Descriptor, *, platform: str | Platform | None = None
-    ) -> Manifest:
-        """Return the manifest of an image or artifact; of an index, the child for a platform.
-
-        Args:
-            object: As `fetch`.
-            platform: ``os/architecture[/variant]``; by default linux on this machine's architecture.
-
-        Raises:
-            DistError: As `fetch`.
-        """
-        chosen = Platform.local() if platform is None else platform
-        blob = self.fetch(object, Hint("platform", str(chosen)))
-        return Manifest.parse(blob.read(), blob.media_type)
-
-    def index(self, object: str | Object | Digest | Descriptor) -> Index:
-        """Return an index.
-
-        Raises:
-            MediaTypeMismatch: It is there, but it is no index.
-            DistError: As `fetch`.
-        """
-        blob = self.fetch(object, *(Hint("mediatype", t) for t in DEFAULT_ACCEPT if t in INDEXES))
-        return Index.parse(blob.read(), blob.media_type)
 
     def tags(self) -> TagList:
         """Return the repository's tags, to be iterated over. Nothing is asked for until then."""

@@ -44,6 +44,7 @@ class Active:
 
     Attributes:
         key: What it was begun under; the name of its file where that can no longer be read.
+        digest: What the bytes are expected to hash to; None where nobody said.
         offset: Bytes that are here.
         total: Bytes there will be; None where nobody said.
         started: When its last writer began, in UTC.
@@ -52,6 +53,7 @@ class Active:
     """
 
     key: str
+    digest: Digest | None
     offset: int
     total: int | None
     started: datetime

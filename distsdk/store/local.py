@@ -38,8 +38,8 @@ from distsdk.errors import (
 )
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
-from distsdk.model.image import load_json, parse_json
-from distsdk.model.media import CONFIGS, DOCUMENTS, LAYERS, OCI_INDEX
+from distsdk.model.image import Index, load_json, parse_json
+from distsdk.model.media import CONFIGS, DOCKER_LIST, DOCKER_MANIFEST, DOCUMENTS, LAYERS, OCI_INDEX
 from distsdk.model.wording import quoted
 from distsdk.store.content import Active, Collected, Info, Ingested, Verified
 
@@ -59,6 +59,9 @@ MAX_INDEX_SIZE = 64 * 1024 * 1024
 
 #: Bytes of a manifest or index that is looked into for what it leads to.
 MAX_DOCUMENT_SIZE = 4 * 1024 * 1024
+
+#: Documents that other tools do not look for in a layout.
+_DOCKERS = frozenset({DOCKER_MANIFEST, DOCKER_LIST})
 
 #: What leads to nothing, whatever its bytes are.
 _LEAVES = LAYERS | CONFIGS
@@ -179,7 +182,7 @@ class Store:
             if digest is not None and (there := self._there(digest, expected_size)):
                 part.drop()  # of a writer that was killed
                 return there
-            part.note(expected_size)
+            part.note(digest, expected_size)
             with part.open() as file:
                 try:
                     got = _take_in(file, stream, digest, expected_size, connections=connections, at=at)
@@ -288,6 +291,9 @@ class Store:
     def tag(self, name: str, descriptor: Descriptor) -> None:
         """Let a name stand for a manifest or index; what it stood for before loses it.
 
+        Other tools know of OCI's media types alone in a layout. For a document of Docker's, an OCI index that leads to
+        it is written too, and has the name before the document itself: they find the one, and `images` the other.
+
         Args:
             name: Such as ``docker.io/library/redis:7``: printable characters of ASCII without white space.
             descriptor: What is here; its annotations stay, but for the name.
@@ -300,14 +306,28 @@ class Store:
         if not 0 < len(name) <= _MAX_NAME or not (name.isascii() and name.isprintable()) or " " in name:
             message = f"{quoted(name)} cannot name an image: write host/path:tag"
             raise InvalidReference(message)
-        annotations = {**descriptor.annotations, REF_NAME: name}
-        fields = evolve(descriptor, annotations=annotations).to_fields()
+        with contextlib.ExitStack() as held:
+            targets = [descriptor]
+            if descriptor.media_type in _DOCKERS:
+                held.enter_context(self.lease())
+                targets.insert(0, self._way_to(descriptor))
+            named = [evolve(t, annotations={**t.annotations, REF_NAME: name}).to_fields() for t in targets]
 
-        def with_it(entries: list[object]) -> list[object]:
-            self.info(descriptor.digest)  # now that `gc` cannot remove it
-            return [*(entry for entry in entries if _name_of(entry) != name), fields]
+            def with_it(entries: list[object]) -> list[object]:
+                self.info(descriptor.digest)  # now that `gc` cannot remove it
+                return [*(entry for entry in entries if _name_of(entry) != name), *named]
 
-        self._edit_index(with_it)
+            self._edit_index(with_it)
+
+    def _way_to(self, target: Descriptor) -> Descriptor:
+        """Bring an OCI index that leads to a document of Docker's: to a manifest, or to all that a list names."""
+        leads_to: tuple[Descriptor, ...] = (target,)
+        if target.media_type == DOCKER_LIST:
+            leads_to = Index.parse(self.blob(target.digest).read(limit=MAX_DOCUMENT_SIZE), DOCKER_LIST).manifests
+        entries = [evolve(entry, annotations={}).to_fields() for entry in leads_to]
+        raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+        index = self.ingest(Blob.from_bytes(raw))
+        return Descriptor(media_type=OCI_INDEX, digest=index.digest, size=index.size)
 
     def untag(self, name: str) -> None:
         """Take a name away. The content stays until `gc`.
@@ -666,9 +686,10 @@ class _Part:
         except FileNotFoundError:
             return 0
 
-    def note(self, total: int | None) -> None:
-        """Write down who is at it."""
+    def note(self, digest: Digest | None, total: int | None) -> None:
+        """Write down who is at what."""
         state = {"key": self.key, "total": total, "started": time.time(), "pid": os.getpid()}
+        state["digest"] = None if digest is None else str(digest)
         _replace(self.state, json.dumps(state).encode(), self.state.parent, sync=False)
 
     def read(self) -> Active | None:
@@ -684,9 +705,10 @@ class _Part:
             total = None if state["total"] is None else int(cast("int", state["total"]))
             key, pid = str(state["key"]), int(cast("int", state["pid"]))
             _check_key(key)
+            digest = None if state["digest"] is None else Digest.parse(str(state["digest"]))
         except (DistError, OSError, KeyError, TypeError, ValueError, OverflowError):
-            return Active(self.data.name, data.st_size, None, updated, updated, 0)
-        return Active(key, data.st_size, total, started, updated, pid)
+            return Active(self.data.name, None, data.st_size, None, updated, updated, 0)
+        return Active(key, digest, data.st_size, total, started, updated, pid)
 
     def open(self) -> io.FileIO:
         """Open the bytes, those that an earlier writer left included if nobody else can have touched them."""

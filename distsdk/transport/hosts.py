@@ -132,7 +132,7 @@ class Plan:
     Attributes:
         host: As in a locator.
         endpoints: The first one is asked first.
-        remote: Name in the entry-point group ``distsdk.remotes`` of the remote that serves the host instead.
+        remote: What serves the host instead: ``layout``, or a name in the entry-point group ``distsdk.remotes``.
         url: What that remote is told about where things are.
         realms: Origins, ``https://auth.example``, of token services that may be given the host's login.
         why: The file or the rule that it comes from.

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import itertools
 import json
 import pickle
 import re
+import tarfile
 import time
 import traceback
 import zlib
@@ -30,6 +33,7 @@ from distsdk.errors import (
     LimitExceeded,
     MalformedDocument,
     MediaTypeMismatch,
+    NotFound,
     PlatformNotFound,
     Unsafe,
     UnsupportedDocument,
@@ -41,6 +45,7 @@ from distsdk.model.image import MAX_DEPTH, ImageConfig, Index, Manifest, check_d
 from distsdk.model.media import DOCUMENTS, INDEXES, MANIFESTS, parse_media_type
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint, Locator, Object, Reference
+from distsdk.remotes.archive import Member, TarFiles, parse_saved_images, read_headers
 from distsdk.remotes.registry import next_link
 from distsdk.transport.auth import Challenge, merge_scopes, parse_challenges, parse_token_reply
 from distsdk.transport.credentials import AuthFile, parse_auth_file
@@ -145,6 +150,10 @@ def locator(data: bytes) -> None:
         assert found == Locator.parse(str(found)) == Locator.parse(found.familiar) == Locator(found.host, found.path)
         _check_locator(found)
     before, _, after = text.partition("\n")
+    for scheme in ("s3", "https"):
+        _refuses_password(Reference.parse, f"{scheme}://{before}:{SECRET}@{after}@sha256:{'0' * 64}")
+    if before.startswith((".", "/", "~")):  # the name of a file may have an '@' in it
+        return
     _refuses_password(Reference.parse, f"{before}:{SECRET}@{after}@sha256:{'0' * 64}")
     # Unless what follows could be a digest: then what precedes it is a name.
     if not re.search("sha|md5|blake|[0-9a-f]{32}", after, re.IGNORECASE):
@@ -525,11 +534,95 @@ def image_config(data: bytes) -> None:
         assert step.created_at is None or step.created_at.tzinfo is not None
 
 
+def tar(data: bytes) -> None:
+    """Each member lies within the archive, by itself, and links end; what is not damaged is what Python reads."""
+    data += bytes(-len(data) % 512)  # the fuzzer need not find that out
+    try:
+        members = read_headers(lambda start, size: data[start : start + size], len(data), "x.tar")
+    except (MalformedDocument, UnsupportedDocument, LimitExceeded) as error:
+        refused(error)
+        return
+    files = TarFiles(_Archive(data), members)
+    found: dict[str, bytes] = {}
+    for name, member in members.items():
+        assert name
+        assert not {"", ".", ".."} & set(name.split("/"))
+        assert not isinstance(member, Member) or 512 <= member.offset <= member.offset + member.size <= len(data)
+        try:
+            assert files.place(name) in members
+        except (MalformedDocument, NotFound, Unsafe) as error:
+            refused(error)
+        if isinstance(member, Member):
+            found[name] = files.open(name, 0, None).read(len(data))
+    ends = sorted((m.offset, m.offset + m.size) for m in members.values() if isinstance(m, Member))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ends))
+    for name, raw in _by_python(data).items():
+        assert found.get(name, raw) == raw
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """Bytes as the one file that an archive is."""
+
+    raw: bytes
+
+    def open(self, _: str, offset: int, end: int | None) -> io.BytesIO:
+        return io.BytesIO(self.raw[offset:end])
+
+    def size(self, _: str) -> int:
+        return len(self.raw)
+
+    def identity(self) -> tuple[object, ...]:
+        return ()
+
+    def shown(self, name: str = "") -> str:
+        return name
+
+
+def _by_python(data: bytes) -> dict[str, bytes]:
+    """What the standard library finds in an archive, under names that nobody disputes."""
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for member in archive:
+                if (
+                    member.isreg()
+                    and not member.issparse()
+                    and re.fullmatch(r"[a-z0-9][a-z0-9/]*[a-z0-9]", member.name)
+                ):
+                    opened = archive.extractfile(member)
+                    assert opened is not None
+                    found["/".join(filter(None, member.name.split("/")))] = opened.read()
+    except (tarfile.TarError, ValueError, OSError, RecursionError, MemoryError):
+        return {}
+    return found
+
+
+def saved_images(data: bytes) -> None:
+    """A list of images names a config and layers for each, or is refused."""
+    try:
+        found = parse_saved_images(data)
+    except (MalformedDocument, LimitExceeded) as error:
+        refused(error)
+        return
+    listed = json.loads(data)
+    assert [image.config for image in found] == [entry["Config"] for entry in listed]
+    for image, entry in zip(found, listed, strict=True):
+        assert image.config
+        assert list(image.layers) == (entry.get("Layers") or [])
+        assert list(image.tags) == (entry.get("RepoTags") or [])
+
+
 # --- what the invariants share ---------------------------------------------------------------------------------------
 
 
 def _check_locator(found: Locator) -> None:
-    """A locator can be part of a URL and leads nowhere else."""
+    """A locator can be part of a URL and leads nowhere else; one of files is a path or a URL, without a password."""
+    assert found == pickle.loads(pickle.dumps(found))
+    assert str(found).isprintable()
+    if found.names_files:
+        _check_files(found)
+        return
     parts = urlsplit(f"https://{found.host}/v2/{found.path}/tags/list")
     assert parts.netloc == found.host
     assert "@" not in found.host
@@ -540,8 +633,23 @@ def _check_locator(found: Locator) -> None:
     assert not {".", ".."} & set(found.path.split("/"))
     assert len(found.path) <= 255
     assert str(found).isascii()
-    assert str(found).isprintable()
-    assert found == pickle.loads(pickle.dumps(found))
+
+
+def _check_files(found: Locator) -> None:
+    assert "" == found.host
+    assert str(found) == found.path == found.familiar
+    assert len(found.path) <= 4096
+    if re.match(r"[/~]|\.{1,2}(/|$)", found.path):
+        return
+    scheme, _, rest = found.path.partition("://")
+    assert re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme)
+    assert scheme not in {"docker", "oci", "dist"}
+    assert rest.strip("/")
+    assert not re.search(r"[?#@]|::", rest)
+    assert not {".", ".."} & set(rest.split("/"))
+    if scheme in {"http", "https"}:
+        assert rest.endswith(("/", ".tar"))
+        assert rest.partition("/")[2]
 
 
 def _refuses_password(parse: Callable[[str], object], text: str) -> None:
@@ -657,6 +765,11 @@ _NAMES = (
     "oci:",
     "://",
     "..",
+    "./",
+    "~",
+    "s3://",
+    "https://",
+    ".tar",
 )
 _AUTH_FILE = tuple(
     f'"{key}"'
@@ -726,4 +839,8 @@ TARGETS = {
     "json": Target(json_, _DOCUMENT_LENGTH, _JSON),
     "document": Target(document, _DOCUMENT_LENGTH, _DOCUMENT),
     "image_config": Target(image_config, _DOCUMENT_LENGTH, _DOCUMENT),
+    "tar": Target(
+        tar, _DOCUMENT_LENGTH, ("ustar\x0000", "ustar  \x00", "././@LongLink", "path=", "linkpath=", "size=")
+    ),
+    "saved_images": Target(saved_images, _DOCUMENT_LENGTH, (*_JSON, '"Config":', '"RepoTags":', '"Layers":')),
 }

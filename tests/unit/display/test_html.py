@@ -24,6 +24,7 @@ from distsdk.model.image import ImageConfig, Index, Manifest
 from distsdk.model.media import DOCKER_LAYER_GZIP, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Locator, Reference
+from distsdk.transfer import Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +145,13 @@ def a_config(config: dict[str, object] | None = None, **more: object) -> ImageCo
     return ImageConfig.parse(json.dumps(fields).encode())
 
 
+def a_plan(*here: int, name: str = "registry.test/x:1", media_type: str = OCI_LAYER_GZIP) -> Plan:
+    """Return the plan of a pull of layers of a million bytes, of which so many are here, by a document of 500 bytes."""
+    steps = tuple(Step(Descriptor(media_type, DIGEST, 1_000_000), count) for count in here)
+    missing = [step.missing for step in steps if step.missing]
+    return Plan(name, Descriptor(media_type, DIGEST, 7), steps, 1 + len(missing), 500 + sum(missing))
+
+
 def as_words(text: str) -> str:
     """Return an entry of the command line as the display words it: quoted for a shell where it has to be."""
     return text if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII) else "'" + text.replace("'", "'\"'\"'") + "'"
@@ -188,6 +196,8 @@ PLACES: dict[str, Callable[[str], str]] = {
     "remote": lambda t: html.remote(t, "https://registry.test"),
     "listing name": lambda t: html.tag_list(t, (), None),
     "listing entry": lambda t: html.tag_list("registry.test/x", (t,), 1),
+    "plan name": lambda t: a_plan(0, name=t)._repr_html_(),
+    "plan media type": lambda t: a_plan(0, media_type=t)._repr_html_(),
 }
 # These show a list of arguments as a shell would take it.
 WORDS: dict[str, Callable[[str], str]] = {
@@ -291,6 +301,7 @@ def test_the_largest_values_stay_small() -> None:
             rootfs={"diff_ids": [str(SHA512)] * 10_000},
         ),
         Reference(Locator(".".join(["h" * 62] * 4), "p" * 255), "t" * 128, SHA512),
+        a_plan(*[10] * 10_000, name=t, media_type=f"application/{'x' * 127}"),
     ]
     pages = [value._repr_html_() for value in values] + [html.tag_list(t, tuple([t] * 10_000), 10**9)]
     assert [] == [len(page.encode()) for page in pages if len(page.encode()) > html.MAX_BYTES]
@@ -376,6 +387,9 @@ def test_names_show_their_parts() -> None:
     locator, reference = Locator.parse("redis"), Reference.parse(f"redis:7@{DIGEST}")
     assert [["host", "docker.io"], ["repository", "library/redis"]] == shown(locator).rows
     assert f"Locator {locator}" in shown(locator).text
+    files = Reference.parse("s3://bucket/<b>:7")
+    assert [["files", "s3://bucket/<b>"]] == shown(files.locator).rows
+    assert [["files", "s3://bucket/<b>"], ["tag", "7"]] == shown(files).rows
     assert [["host", "docker.io"], ["repository", "library/redis"], ["tag", "7"], ["digest", str(DIGEST)]] == shown(
         reference
     ).rows
@@ -396,6 +410,20 @@ def test_a_blob_shows_what_is_known_without_asking() -> None:
     assert [["size", "not known yet"], ["media type", "not known yet"]] == shown(Blob(Untouchable(), DIGEST)).rows
     known = shown(Blob(Untouchable(), DIGEST, size=12_345, media_type=OCI_LAYER_GZIP))
     assert [["size", "12.3 kB (12,345 bytes)"], ["media type", OCI_LAYER_GZIP]] == known.rows
+
+
+def test_a_plan_shows_what_is_here_and_what_is_to_come() -> None:
+    """In numbers for all of it, and a row for each part that says whether it is here, in part, or missing."""
+    page = shown(a_plan(1_000_000, 400_000, 0))
+    assert "Plan registry.test/x:1" in page.text
+    assert ["to fetch", "1.6 MB (1,600,500 bytes)"] in page.rows
+    assert ["here", "1.4 MB (1,400,000 bytes)"] in page.rows
+    assert ["requests", "3"] in page.rows
+    assert [["here"], ["400.0 kB here"], ["missing"]] == [row[2:3] for row in page.rows[-3:]]
+    assert {(OCI_LAYER_GZIP, "1.0\xa0MB", str(DIGEST))} == {(*row[:2], row[3]) for row in page.rows[-3:]}
+    many = shown(a_plan(*range(10_000)))
+    assert "10,000 parts" in many.text
+    assert "… and 9,980 more" in many.text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 import string
 
@@ -97,23 +98,91 @@ NO_NAMES = [
     ("ghcr.io/a/../b", "segment '.' or '..'"),
     ("ghcr.io/./b", "segment '.' or '..'"),
     ("ghcr.io/..", "segment '.' or '..'"),
-    ("./x", "local image layouts are not supported yet"),
-    ("../x", "local image layouts are not supported yet"),
-    ("/x", "local image layouts are not supported yet"),
-    ("~/x", "local image layouts are not supported yet"),
-    (".", "local image layouts are not supported yet"),
     ("docker://redis", "write it as redis"),
     ("docker://ghcr.io/x", "write it as ghcr.io/x"),
     ("oci://ghcr.io/x", "write it as ghcr.io/x"),
     ("https://ghcr.io/x", "write it as ghcr.io/x"),
     ("HTTP://ghcr.io/x", "write it as ghcr.io/x"),
     ("https://ghcr.io/x?token=SECRET", "write it as ghcr.io/x$"),
-    ("s3://bucket/x", "only registries are supported yet"),
-    ("oci:x", "docker.io/library/oci:x"),
-    ("oci-archive:x.tar", "not supported yet"),
-    ("docker-archive:x.tar", "not supported yet"),
-    ("docker-daemon:redis:7", "not supported yet"),
-    ("containers-storage:redis", "not supported yet"),
+    ("https://ghcr.io", "write it as ghcr.io$"),
+    ("https://ghcr.io/", "write it as ghcr.io/$"),
+    ("https://index.docker.io/v1/", "write it as index.docker.io/$"),
+    ("https://ghcr.io/v2/", "write it as ghcr.io/$"),
+    ("https://ghcr.io/v2/x/", "has a scheme"),
+    ("http://localhost:5000/x", "write it as localhost:5000/x$"),
+    ("http://files.example/layout", "for files, end a layout's URL with / and an archive's with .tar"),
+    ("dist://ghcr.io/x", "write it as ghcr.io/x$"),
+    ("oci:x", r"write \./x; the image oci is docker.io/library/oci:x"),
+    ("oci:/x:7", "write /x:7;"),
+    ("oci-archive:x.tar", r"write \./x\.tar$"),
+    ("oci-archive://x.tar", r"write \./x\.tar$"),
+    ("docker-archive:x.tar:redis:7", r"write \./x\.tar$"),
+    ("docker-daemon:redis:7", "in a store of theirs"),
+    ("containers-storage:redis", "in a store of theirs"),
+    ("containers-storage://redis", "in a store of theirs"),
+    # Paths and URLs of files
+    ("./x\n", "cannot be shown"),
+    ("./x\x00", "cannot be shown"),
+    ("./x\u202e", "cannot be shown"),
+    ("./x\udcff", "cannot be shown"),
+    ("s3://bucket/x\n", "cannot be shown"),
+    (f"./{'x' * 4096}", "at most 4096"),
+    ("s3://", "names nothing"),
+    ("s3:///", "names nothing"),
+    ("s3://bucket/x?version=SECRET", r"'s3://bucket/x' is followed by '\?'"),
+    ("s3://bucket/x#SECRET", "is followed by '#'"),
+    ("https://files.example/x.tar?signature=SECRET", r"'https://files.example/x.tar' is followed by '\?'"),
+    ("s3://bucket/x::file:///etc", "is followed by '::'"),
+    ("simplecache::s3://bucket/x", "is not a registry host"),
+    ("s3://bucket/../x", "segment '.' or '..'"),
+    ("memory://./x", "segment '.' or '..'"),
+    ("file://host/x", "write file:///path"),
+    ("1x://y", "is not a registry host"),
+    (".x", "is not a repository"),
+    (".:a/b", "is not a registry host"),
+    (".@a:b", "looks like a reference|is not a repository"),
+    (".@a@b", "an '@' that no digest follows"),
+    ("...", "is not a repository"),
+    (f"./x@sha256:{F[:5]}", "64 hex digits, here are 5"),
+]
+
+# Files: what is typed, the canonical locator, and the tag in it.
+PLACES = [
+    ("./x", "./x", None),
+    ("./x/", "./x", None),
+    ("./x.tar:v1", "./x.tar", "v1"),
+    ("../x/y:7", "../x/y", "7"),
+    ("/srv/x", "/srv/x", None),
+    ("//x//", "//x", None),
+    ("/", "/", None),
+    ("/:7", "/", "7"),
+    (".", ".", None),
+    ("./", ".", None),
+    (".:7", ".", "7"),
+    ("..:7", "..", "7"),
+    ("..", "..", None),
+    ("~", "~", None),
+    ("~/x:7", "~/x", "7"),
+    ("~somebody/x", "~somebody/x", None),
+    # A slash makes a colon part of a name, as an '@' is that no digest follows.
+    ("./a:b/", "./a:b/", None),
+    ("./a:b//:7", "./a:b/", "7"),
+    ("./me@example", "./me@example/", None),
+    ("./me@example:7", "./me@example/", "7"),
+    ("./x@sha256/:7", "./x@sha256/", "7"),
+    ("/home/me@example/x", "/home/me@example/x", None),
+    ("./user:7@x/y", "./user:7@x/y", None),
+    ("./Grün & Blau?#%20", "./Grün & Blau?#%20", None),
+    ("s3://bucket", "s3://bucket", None),
+    ("s3://bucket:7", "s3://bucket", "7"),
+    ("S3://Bucket/layout/:7", "s3://Bucket/layout", "7"),
+    ("memory://x", "memory://x", None),
+    ("file:///srv/x:7", "file:///srv/x", "7"),
+    ("sftp://host:22/x:7", "sftp://host:22/x", "7"),
+    ("https://files.example/layout/", "https://files.example/layout/", None),
+    ("https://files.example/layout//:7", "https://files.example/layout/", "7"),
+    ("http://127.0.0.1:8000/v1/x.tar/", None, None),
+    ("HTTP://127.0.0.1:8000/x.tar:7", "http://127.0.0.1:8000/x.tar", "7"),
 ]
 
 
@@ -136,6 +205,49 @@ def test_what_is_no_name_is_refused_with_its_cause(text: str, cause: str, parse:
         parse(text)
     assert "SECRET" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(("text", "canonical", "tag"), PLACES)
+def test_paths_and_urls_name_files(text: str, canonical: str | None, tag: str | None) -> None:
+    """What begins like a path or a URL is one; nothing is looked at, and tag and digest follow as they do a name."""
+    if canonical is None:
+        with pytest.raises(InvalidReference, match="has a scheme"):
+            Locator.parse(text)
+        return
+    locator = Locator("", canonical)
+    assert locator.names_files
+    assert (canonical, canonical, canonical) == (str(locator), locator.familiar, locator.path)
+    assert locator == Locator.parse(canonical) == pickle.loads(pickle.dumps(locator))  # noqa: S301 - our own bytes
+    assert Reference(locator, tag or "latest") == Reference.parse(text)
+    assert Reference(locator, tag, Digest.parse(DIGEST)) == Reference.parse(f"{text}@{DIGEST}")
+    for reference in (Reference(locator, tag or "latest"), Reference(locator, tag, Digest.parse(DIGEST))):
+        assert [reference, reference] == [Reference.parse(str(reference)), Reference.parse(reference.familiar)]
+    if tag is None:
+        assert locator == Locator.parse(text)
+    else:
+        with pytest.raises(InvalidReference, match="looks like a reference"):
+            Locator.parse(text)
+
+
+def test_registries_name_no_files() -> None:
+    """A host is what makes a locator one of a registry."""
+    assert not Locator.parse("redis").names_files
+    assert not Locator.parse("ghcr.io").names_files
+
+
+@pytest.mark.parametrize(
+    "path", ["", "x", "./x/", "./x:7", "./x:", f"./x@{DIGEST}", "S3://x", "s3://x/", "oci://x", "./x@y"]
+)
+def test_files_have_one_form(path: str) -> None:
+    """As for registries, there is no way to hold a locator that would not be read back as itself."""
+    with pytest.raises(InvalidReference):
+        Locator("", path)
+
+
+def test_what_follows_a_path_has_to_be_a_tag() -> None:
+    """The message says how a name with a colon is written."""
+    with pytest.raises(InvalidReference, match=r"is not a tag: write one, or end the path with /"):
+        Reference.parse("./backup 10:30 Uhr")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +369,10 @@ SECRETS = [
     "user:{}@ghcr.io/x@sha256:ab",
     "user:a@{}@ghcr.io/x",
     "user:{}@",
-    "./user:{}@ghcr.io/x",
+    "s3://user:{}@bucket/x",
+    "s3://user:{}@bucket/x:7",
+    "https://user:{}@files.example/x.tar",
+    "s3://user:{}@bucket/x@" + DIGEST,
     "user:{} \u00e9\n@ghcr.io/x",
     "user:{}@[::1]:5000/x",
     "user:{}@host/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
@@ -414,7 +529,8 @@ ANY = st.one_of(LIKELY, st.text(string.ascii_letters + string.digits + "./:@[]_-
 
 # What distribution takes and distsdk refuses, each for a reason in docs/explanation/references.md.
 REFUSED_ON_PURPOSE = (
-    "how other tools name local images",
+    "how other tools name files",
+    "how other tools name an image in a store",
     "impossible port",
     "is not an IPv6 address",
     "is not a registry host",
@@ -438,7 +554,9 @@ def test_references_are_those_of_distribution(text: str) -> None:
     if found is None:
         assert expected is None or any(reason in refusal for reason in REFUSED_ON_PURPOSE)
         return
-    assert expected is not None
+    assert found.locator.names_files == (expected is None), "distribution takes no paths"
+    if expected is None:
+        return
     host, path, tag, digest = expected
     if tag is None and digest is None:
         tag = "latest"
@@ -546,6 +664,7 @@ def test_what_is_no_hint_is_refused(text: str, cause: str) -> None:
 def test_reprs() -> None:
     """Values show the text that they are parsed from."""
     assert "Locator('docker.io/library/redis')" == repr(Locator.parse("redis"))
+    assert "Locator('s3://bucket/layout')" == repr(Locator.parse("s3://bucket/layout"))
     assert "Reference('docker.io/library/redis:7')" == repr(Reference.parse("redis:7"))
     assert "Hint('size:1783')" == repr(Hint.parse("size:1783"))
     assert len(repr(Hint("x", "y" * 10_000))) < 200

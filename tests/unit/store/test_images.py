@@ -19,6 +19,7 @@ from distsdk import (
     Store,
     Unsafe,
 )
+from distsdk.model import media
 from distsdk.store import local
 from distsdk.store.local import REF_NAME
 
@@ -77,6 +78,26 @@ def test_names_that_cannot_be_names(store: Store, image: MakeImage, name: str) -
     with pytest.raises(InvalidReference, match="cannot name an image: write host/path:tag"):
         store.tag(name, image("x"))
     assert {} == store.images()
+
+
+def test_a_document_of_dockers_has_an_index_that_leads_to_it(store: Store) -> None:
+    """It stands before it under the same name, goes with it, and is needed as long as it has the name."""
+    blob = store.ingest([b"{}"], "config")
+    config = {"mediaType": media.DOCKER_CONFIG, "digest": str(blob.digest), "size": 2}
+    raw = json.dumps({"schemaVersion": 2, "mediaType": media.DOCKER_MANIFEST, "config": config, "layers": []}).encode()
+    image = Descriptor(media.DOCKER_MANIFEST, store.ingest([raw], "manifest").digest, len(raw))
+    for _ in range(2):
+        store.tag("x", image)
+        way, itself = index(store)["manifests"]
+        assert ("x", "x") == (way["annotations"][REF_NAME], itself["annotations"][REF_NAME])
+        assert {**image.to_fields(), "annotations": {REF_NAME: "x"}} == itself
+        assert media.OCI_INDEX == way["mediaType"]
+        assert [image.to_fields()] == json.loads(store.blob(way["digest"]).read())["manifests"]
+        assert image.digest == store.images()["x"].digest
+        assert () == store.gc().blobs
+    store.untag("x")
+    assert [] == index(store)["manifests"]
+    assert 3 == len(store.gc().blobs)
 
 
 def test_what_others_wrote_is_kept(store: Store, image: MakeImage) -> None:
