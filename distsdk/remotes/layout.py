@@ -28,7 +28,18 @@ from distsdk.errors import (
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.fields import optional_text
 from distsdk.model.image import ImageConfig, Index, Manifest, check_document, load_json
-from distsdk.model.media import CONFIGS, DOCUMENTS, INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST, OCTET_STREAM, SCHEMA1
+from distsdk.model.media import (
+    CONFIGS,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    DOCUMENTS,
+    INDEXES,
+    MANIFESTS,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    OCTET_STREAM,
+    SCHEMA1,
+)
 from distsdk.model.reference import Locator, Object, Reference
 from distsdk.model.wording import quoted, shortened
 from distsdk.remotes.archive import IMAGE_NAME, DockerArchive, TarFiles
@@ -57,6 +68,7 @@ REF_NAME = "org.opencontainers.image.ref.name"
 _ONLY = "latest"
 
 _LAYOUT_HEADER = "application/vnd.oci.layout.header.v1+json"
+_DOCKERS = frozenset({DOCKER_MANIFEST, DOCKER_LIST})
 _VERSION = re.compile(r"1\.[0-9]+\.[0-9]+")
 _SHOWN_NAMES = 20
 
@@ -392,11 +404,18 @@ class _Names:
         #: By the name itself, and by the tag of a full name. Each has the images, by their digests.
         self._exact: dict[str, dict[Digest, Descriptor]] = {}
         self._full: dict[str, dict[Digest, Descriptor]] = {}
+        last: dict[str, Descriptor] = {}
         for entry in entries:
             for name in _names_of(entry):
                 tag, group = _tag_of(name)
-                if tag is not None:
-                    (self._exact if group else self._full).setdefault(tag, {})[entry.digest] = entry
+                if tag is None:
+                    continue
+                found = (self._exact if group else self._full).setdefault(tag, {})
+                # A store has an index of OCI's before a document of Docker's, for tools that know no other.
+                before = last.get(name)
+                if before is not None and before.media_type == OCI_INDEX and entry.media_type in _DOCKERS:
+                    found.pop(before.digest, None)
+                found[entry.digest] = last[name] = entry
 
     def tags(self) -> list[str]:
         """Return what `find` finds, without the only image's ``latest``."""
@@ -427,8 +446,10 @@ class _Names:
         raise NotFound(message)
 
     def _only(self) -> dict[Digest, Descriptor]:
-        named = [entry for entry in self._entries if any(_names_of(entry))]
-        found = {entry.digest: entry for entry in named or self._entries}
+        named = {
+            digest: entry for found in (*self._exact.values(), *self._full.values()) for digest, entry in found.items()
+        }
+        found = named or {entry.digest: entry for entry in self._entries}
         return found if len(found) == 1 else {}
 
 

@@ -37,6 +37,7 @@ from distsdk.errors import (
 )
 from distsdk.model import media
 from distsdk.model.image import Index, Manifest
+from distsdk.remotes.base import TagLister
 from distsdk.testing import Cut, Registry, Stall, Status, WrongBytes
 from distsdk.transfer import Advanced, Finished, Plan, Planned, complete, pull
 
@@ -200,6 +201,20 @@ def test_a_manifest_alone_and_a_docker_list(registry: Registry, store: Store, ki
     ways = {"oci": 0, "docker": 2}[kind]
     assert parts(store, listed) <= whole(store)
     assert len(parts(store, listed)) + ways == len(whole(store))
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker"])
+def test_a_store_is_a_remote(registry: Registry, store: Store, tmp_path: Path, kind: Media) -> None:
+    """What was pulled can be fetched from the store's folder by its tag, and pulled on; so can the only image."""
+    image = registry.add_image("y", "one", layers=[b"1"], media=kind)
+    pull(f"{registry.locator('y')}:one", store)
+    there = distsdk.connect(str(store.root))
+    assert image == there.fetch("one").descriptor == there.fetch("latest").descriptor
+    assert isinstance(there, TagLister)
+    assert ["one"] == list(there.tags())
+    other = Store(tmp_path / "other")
+    assert image == pull(f"{store.root}:one", other)
+    assert {"one": image.digest} == {name: d.digest for name, d in other.images().items()}
 
 
 def test_an_artifact_comes_like_an_image(registry: Registry, store: Store) -> None:
