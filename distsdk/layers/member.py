@@ -1,4 +1,4 @@
-"""`Member`: an entry of a layer, as its tar header tells it."""
+"""`Member`: an entry of a layer, as its tar header tells it, and what its name says."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from distsdk.errors import Unsafe
+from distsdk.model.wording import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#whiteouts
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
 
 
 class Kind(Enum):
@@ -60,3 +67,70 @@ class Member:
     offset: int = 0
     stored: int = 0
     parts: tuple[tuple[int, int], ...] = ()
+
+
+def shown(path: bytes) -> str:
+    """Return a name for a message: in quotes, escaped, and not too long."""
+    return quoted(path.decode("utf-8", "backslashreplace"))
+
+
+def inside(path: bytes) -> bytes:
+    """Return the name of an entry as a path from the root: no slash around it, no ``.`` in it; empty for the root.
+
+    Args:
+        path: `Member.path`, or the ``link`` of a hard link: absolute names are inside the root too.
+
+    Raises:
+        Unsafe: It has a ``..`` or a zero byte.
+    """
+    if path[:2] == b"./":
+        path = path[2:]
+    # Most names hold nothing that would have to be looked at twice.
+    if path[:1] not in b"./" and path[-1:] != b"/" and not (b"/." in path or b"//" in path or b"\0" in path):
+        return path
+    names = [name for name in path.split(b"/") if name not in {b"", b"."}]
+    if b".." in names or b"\0" in path:
+        raise Unsafe(f"a layer has an entry named {shown(path)}: names with '..' or a zero byte are refused")
+    return b"/".join(names)
+
+
+class Role(Enum):
+    """What an entry does to the tree that its layer is put on."""
+
+    ENTRY = "is put there"
+    WHITEOUT = "removes what a lower layer has there"
+    OPAQUE = "removes all that lower layers have in the folder"
+    NOTHING = "is of no concern"
+
+
+def place(path: bytes) -> tuple[Role, bytes, bytes]:
+    """Return what an entry does, in which folder, and to which name there.
+
+    Args:
+        path: `Member.path`.
+
+    Returns:
+        The role, the folder as `inside` gives it, and the name: of what a whiteout removes, not its own. The name is
+        empty for the root, and for `Role.OPAQUE`.
+
+    Raises:
+        Unsafe: As `inside`; or a whiteout would remove its own folder or the one above, names nothing, or is a folder.
+    """
+    path = inside(path)
+    folder, _, name = path.rpartition(b"/")
+    if WHITEOUT not in path:
+        return Role.ENTRY, folder, name
+    if path == OPAQUE:
+        return Role.OPAQUE, b"", b""
+    if path.startswith(WHITEOUT + WHITEOUT):  # what AUFS kept for itself, in images of its time; docker ignores it too
+        return Role.NOTHING, folder, name
+    if any(parent.startswith(WHITEOUT) for parent in folder.split(b"/")):
+        raise Unsafe(f"a layer has an entry named {shown(path)}: nothing can be below a whiteout")
+    if not name.startswith(WHITEOUT):
+        return Role.ENTRY, folder, name
+    if name == OPAQUE:
+        return Role.OPAQUE, folder, b""
+    removed = name[len(WHITEOUT) :]
+    if removed in {b"", b".", b".."}:
+        raise Unsafe(f"a layer has an entry named {shown(path)}: a whiteout has to name what it removes")
+    return Role.WHITEOUT, folder, removed
