@@ -5,6 +5,8 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as type checkers know it; to import typing would double the time this module takes
 
 if TYPE_CHECKING:
+    from distsdk.analysis.diff import Diff as Diff
+    from distsdk.analysis.packages import Package as Package
     from distsdk.blob import Blob as Blob
     from distsdk.blob import BlobReader as BlobReader
     from distsdk.errors import DeadlineExceeded as DeadlineExceeded
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     from distsdk.errors import Unreachable as Unreachable
     from distsdk.errors import Unsafe as Unsafe
     from distsdk.errors import UnsupportedDocument as UnsupportedDocument
+    from distsdk.images import Image as Image
+    from distsdk.images import Layer as Layer
+    from distsdk.images import image as image
+    from distsdk.layers.cache import Cache as Cache
+    from distsdk.layers.unpack import Applied as Applied
+    from distsdk.layers.unpack import apply as apply
     from distsdk.model.descriptor import Descriptor as Descriptor
     from distsdk.model.digest import Digest as Digest
     from distsdk.model.image import ImageConfig as ImageConfig
@@ -54,6 +62,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "distsdk.analysis.diff": ("Diff",),
+    "distsdk.analysis.packages": ("Package",),
     "distsdk.blob": ("Blob", "BlobReader"),
     "distsdk.errors": (
         "DeadlineExceeded",
@@ -78,6 +88,9 @@ _HOMES = {
         "Unsafe",
         "UnsupportedDocument",
     ),
+    "distsdk.images": ("Image", "Layer", "image"),
+    "distsdk.layers.cache": ("Cache",),
+    "distsdk.layers.unpack": ("Applied", "apply"),
     "distsdk.model.descriptor": ("Descriptor",),
     "distsdk.model.digest": ("Digest",),
     "distsdk.model.image": ("ImageConfig", "Index", "Manifest"),

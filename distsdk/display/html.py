@@ -38,7 +38,9 @@ _LONG_FIELD = 320
 _TABLE = 3_900
 _HISTORY_TABLE = 6_400
 _DESCRIPTOR_TABLE = 9_000
-_DIFF_TABLE = 2_900
+_DIFF_TABLE = 2_200
+_DIFF_PACKAGES = 3_600
+_DIFF_FILES = 4_600
 
 #: Annotations that say in a word what an entry of a list is: a file's name, a tag, an attestation.
 #: https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md#pre-defined-annotation-keys
@@ -357,7 +359,7 @@ def diff(value: Diff) -> str:
             map(package, value.packages),
             len(value.packages),
             head=("name", "before", "after"),
-            room=_DIFF_TABLE,
+            room=_DIFF_PACKAGES,
             opened=True,
         ),
         _listed(
@@ -365,7 +367,7 @@ def diff(value: Diff) -> str:
             map(file, files),
             len(files),
             head=("path", "change", "before", "after"),
-            room=_DIFF_TABLE,
+            room=_DIFF_FILES,
             opened=True,
         ),
     )

@@ -46,6 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in [name for name in os.environ if name.startswith("DISTSDK_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("DISTSDK_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     (tmp_path / "cassettes").symlink_to(ROOT / "cassettes", target_is_directory=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -113,7 +114,7 @@ def test_every_option_is_documented() -> None:
     variables = {str(option.envvar) for option in options if option.envvar}
     assert all(option.help for option in options)
     named = re.findall(
-        r"(?:^|[ |])(--?[a-z][a-z-]*)", "\n".join(re.findall(r"`([^`\n]+)`", COMMAND_LINE)), re.MULTILINE
+        r"(?:^|[ |])(--?[a-zA-Z][a-z-]*)", "\n".join(re.findall(r"`([^`\n]+)`", COMMAND_LINE)), re.MULTILINE
     )
     assert shown == set(named)
     assert variables == set(re.findall(r"`(DISTSDK_\w+)", COMMAND_LINE))

@@ -26,10 +26,10 @@ MAY_IMPORT = {
     "transfer": {"errors", "model", "blob", "transport", "remotes", "store"},
     "layers": {"errors", "model", "blob"},
 }
-MAY_IMPORT["image"] = MAY_IMPORT["transfer"] | {"transfer", "layers"}
-MAY_IMPORT["filesystem"] = MAY_IMPORT["image"] | {"image"}
-MAY_IMPORT["analysis"] = MAY_IMPORT["image"] | {"image"}
-MAY_IMPORT["display"] = MAY_IMPORT["image"] | {"image", "filesystem", "analysis"}
+MAY_IMPORT["images"] = MAY_IMPORT["transfer"] | {"transfer", "layers"}
+MAY_IMPORT["filesystem"] = MAY_IMPORT["images"] | {"images"}
+MAY_IMPORT["analysis"] = MAY_IMPORT["images"] | {"images"}
+MAY_IMPORT["display"] = MAY_IMPORT["images"] | {"images", "filesystem", "analysis"}
 # These two see everything, the public face included, and nothing else imports them.
 MAY_IMPORT["cli"] = MAY_IMPORT["testing"] = MAY_IMPORT["display"] | {"display", ""}
 # The package itself names its public face; `python -m distsdk` is the command line.
@@ -42,6 +42,11 @@ VERSION = "distsdk.__version__"
 #: Calls that a person expects on an object although they lie above it: the method, and the module it imports inside.
 UPWARD = {
     ("_repr_html_", "distsdk.display.html"),
+    ("diff", "distsdk.analysis.diff"),
+    ("packages", "distsdk.analysis.packages"),
+    # What these return.
+    ("TYPE_CHECKING", "distsdk.analysis.diff"),
+    ("TYPE_CHECKING", "distsdk.analysis.packages"),
 }
 
 #: Modules outside distsdk that a part never touches; `os.environ` stands for every way of reading the environment.
@@ -58,7 +63,10 @@ HEAVY = {"attr", "attrs", "click", "dask", "fsspec", "ipywidgets", "pandas", "re
 
 
 class Import(NamedTuple):
-    """An imported name, the function it is imported in ("" for the module itself), and the line."""
+    """An imported name, the function it is imported in, and the line.
+
+    The function is "" for the module itself, and TYPE_CHECKING where only type checkers see the import.
+    """
 
     name: str
     function: str
@@ -103,6 +111,8 @@ def imports(module: str, path: Path) -> list[Import]:
         elif isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv", "os.environb"}:
             found.append(Import("os.environ", function, node.lineno))
         inside = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            inside = "TYPE_CHECKING"
         for child in ast.iter_child_nodes(node):
             visit(child, inside)
 
@@ -149,6 +159,7 @@ def test_a_part_never_touches_what_it_is_to_be_free_of(module: str) -> None:
         ("from . import errors", [("distsdk.errors", "")]),
         ("from .errors import NotFound", [("distsdk.errors", "")]),
         ("def f():\n    from distsdk.display.html import table", [("distsdk.display.html", "f")]),
+        ("if TYPE_CHECKING:\n    from distsdk import errors", [("distsdk.errors", "TYPE_CHECKING")]),
         ("import importlib\nimportlib.import_module('distsdk.cli')", [("importlib", ""), ("distsdk.cli", "")]),
         ("import os\nx = os.environ['HOME']", [("os", ""), ("os.environ", "")]),
         ("from os import environ", [("os.environ", "")]),

@@ -15,12 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distsdk.analysis.diff import Diff, FileChange, Fork, PackageChange, SettingChange
+from distsdk.analysis.packages import Package
 from distsdk.blob import Blob, Stat
 from distsdk.display import html
 from distsdk.errors import printable
+from distsdk.layers.member import Kind, Member
+from distsdk.layers.overlay import Entry
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
-from distsdk.model.image import ImageConfig, Index, Manifest
+from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
 from distsdk.model.media import DOCKER_LAYER_GZIP, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Locator, Reference
@@ -152,6 +156,44 @@ def a_plan(*here: int, name: str = "registry.test/x:1", media_type: str = OCI_LA
     return Plan(name, Descriptor(media_type, DIGEST, 7), steps, 1 + len(missing), 500 + sum(missing))
 
 
+def an_image(
+    layers: list[tuple[Descriptor, HistoryEntry | None]],
+    config: dict[str, object] | None = None,
+    name: str = "r.test/x:1",
+) -> str:
+    """Return the page of an image."""
+    return html.image(name, DIGEST, a_config(config), tuple(layers), 12_345)
+
+
+def a_diff(
+    *,
+    settings: list[tuple[str, object, object]] | None = None,
+    steps: list[str] | None = None,
+    layers: list[Descriptor] | None = None,
+    packages: list[tuple[Package | None, Package | None]] | None = None,
+    files: list[tuple[str, int | None, int | None]] | None = None,
+    name: Reference | None = None,
+) -> Diff:
+    """Return a diff with these settings, steps and layers that are gone, packages, and files by their sizes."""
+
+    def entry(path: str, size: int | None) -> Entry | None:
+        return None if size is None else Entry(path, Member(path=b"", kind=Kind.FILE, size=size), 0)
+
+    reference = name or Reference.parse(f"r.test/x:1@{DIGEST}")
+    return Diff(
+        reference,
+        reference,
+        tuple(SettingChange(*change) for change in settings or ()),
+        Fork(3, tuple(HistoryEntry(created_by=step) for step in steps or ()), ()),
+        Fork(2, tuple(layers or ()), ()),
+        tuple(PackageChange(*change) for change in packages or ()),
+        tuple(
+            FileChange(path, entry(path, a), entry(path, b), ("content",) if a and b else ())
+            for path, a, b in files or ()
+        ),
+    )
+
+
 def as_words(text: str) -> str:
     """Return an entry of the command line as the display words it: quoted for a shell where it has to be."""
     return text if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII) else "'" + text.replace("'", "'\"'\"'") + "'"
@@ -197,10 +239,22 @@ PLACES: dict[str, Callable[[str], str]] = {
     "listing name": lambda t: html.tag_list(t, (), None),
     "listing entry": lambda t: html.tag_list("registry.test/x", (t,), 1),
     "plan name": lambda t: a_plan(0, name=t)._repr_html_(),
+    "image name": lambda t: an_image([], name=t),
+    "image user": lambda t: an_image([], {"User": t}),
+    "image layer's step": lambda t: an_image([(Descriptor(OCI_LAYER_GZIP, DIGEST, 1), HistoryEntry(created_by=t))]),
+    "image layer's comment": lambda t: an_image([(Descriptor(OCI_LAYER_GZIP, DIGEST, 1), HistoryEntry(comment=t))]),
+    "diff setting's name": lambda t: a_diff(settings=[(t, "1", None)])._repr_html_(),
+    "diff setting": lambda t: a_diff(settings=[("User", None, t)])._repr_html_(),
+    "diff step": lambda t: a_diff(steps=[t])._repr_html_(),
+    "diff package's name": lambda t: a_diff(packages=[(Package(t, "1", "all", "apk"), None)])._repr_html_(),
+    "diff package's version": lambda t: a_diff(packages=[(None, Package("x", t, "all", "apk"))])._repr_html_(),
+    "diff path": lambda t: a_diff(files=[(t, 1, None)])._repr_html_(),
     "plan media type": lambda t: a_plan(0, media_type=t)._repr_html_(),
 }
 # These show a list of arguments as a shell would take it.
 WORDS: dict[str, Callable[[str], str]] = {
+    "image command": lambda t: an_image([], {"Cmd": [t]}),
+    "image entrypoint": lambda t: an_image([], {"Entrypoint": [t]}),
     "config command": lambda t: a_config({"Cmd": [t]})._repr_html_(),
     "config entrypoint": lambda t: a_config({"Entrypoint": [t]})._repr_html_(),
     "config volume": lambda t: a_config({"Volumes": {t: {}}})._repr_html_(),
@@ -302,8 +356,21 @@ def test_the_largest_values_stay_small() -> None:
         ),
         Reference(Locator(".".join(["h" * 62] * 4), "p" * 255), "t" * 128, SHA512),
         a_plan(*[10] * 10_000, name=t, media_type=f"application/{'x' * 127}"),
+        *(
+            a_diff(
+                name=Reference(Locator(".".join(["h" * 62] * 4), "p" * 255), "t" * 128, SHA512),
+                settings=[("n" * n, "b" * n, [t])] * 999,
+                steps=["s" * n] * 999,
+                layers=[Descriptor(OCI_LAYER_GZIP, SHA512, 2**63 - 1)] * 999,
+                packages=[(Package("p" * n, "v" * n, t, "rpm"), Package("p" * n, t, t, "rpm"))] * 999,
+                files=[("/" + "f" * n, 2**63 - 1, 2**63 - 2)] * 999,
+            )
+            for n in range(2, 200, 11)
+        ),
     ]
     pages = [value._repr_html_() for value in values] + [html.tag_list(t, tuple([t] * 10_000), 10**9)]
+    made = HistoryEntry(created_by=t)
+    pages.append(html.image(t, SHA512, filling[-1], ((Descriptor(OCI_LAYER_GZIP, SHA512, 2**63 - 1), made),) * 9999, 1))
     assert [] == [len(page.encode()) for page in pages if len(page.encode()) > html.MAX_BYTES]
     for page in pages:
         Page(page)
@@ -424,6 +491,63 @@ def test_a_plan_shows_what_is_here_and_what_is_to_come() -> None:
     many = shown(a_plan(*range(10_000)))
     assert "10,000 parts" in many.text
     assert "… and 9,980 more" in many.text
+
+
+def test_an_image_shows_its_layers_with_their_steps() -> None:
+    """How it is run, and a row for each layer from the lowest, with the step that made it where that is known."""
+    page = Page(
+        an_image(
+            [
+                (Descriptor(OCI_LAYER_GZIP, DIGEST, 10_000_000), HistoryEntry(created_by="ADD rootfs")),
+                (Descriptor(OCI_LAYER_GZIP, DIGEST, 5), HistoryEntry(comment="imported")),
+                (Descriptor(OCI_LAYER_GZIP, DIGEST, 6), None),
+            ],
+            {"Entrypoint": ["/x"], "Cmd": ["a b"], "User": "me"},
+        )
+    )
+    assert "Image r.test/x:1" in page.text
+    for row in (
+        ["platform", "linux/amd64"], ["entrypoint", "/x"], ["command", "'a b'"], ["user", "me"],
+        ["download", "12.3 kB (12,345 bytes)"],
+    ):  # fmt: skip
+        assert row in page.rows
+    assert [
+        ["0", "10.0\xa0MB", "ADD rootfs", str(DIGEST)],
+        ["1", "5\xa0bytes", "imported", str(DIGEST)],
+        ["2", "6\xa0bytes", "", str(DIGEST)],
+    ] == page.rows[-3:]
+    assert "3 layers" in page.text
+
+
+def test_a_diff_shows_what_changed() -> None:
+    """Tables of settings, steps, layers, packages, and files, the largest first; none where nothing differs."""
+    old, new = (Package("openssl", version, "all", "dpkg") for version in ("1", "2"))
+    page = shown(
+        a_diff(
+            settings=[("Cmd", ["a"], None), ("Env.A", "1", "2")],
+            steps=["RUN x"],
+            layers=[Descriptor(OCI_LAYER_GZIP, DIGEST, 5)],
+            packages=[(old, new), (None, new)],
+            files=[("/small", 1, 2), ("/large", None, 20_000), ("/gone", 300, None)],
+        )
+    )
+    assert "Diff 2 settings, 2 packages, 3 files" in page.text
+    assert "1 step after 3 in common" in page.text
+    assert "1 layer above 2 in common" in page.text
+    for row in (
+        ["Cmd", '["a"]', ""], ["Env.A", "1", "2"], ["-", "RUN x"], ["-", f"{DIGEST} 5 bytes"],
+        ["openssl", "1 all", "2 all"], ["openssl", "", "2 all"],
+    ):  # fmt: skip
+        assert row in page.rows
+    assert [
+        ["/large", "added", "", "20.0\xa0kB"],
+        ["/gone", "removed", "300\xa0bytes", ""],
+        ["/small", "changed: content", "1\xa0byte", "2\xa0bytes"],
+    ] == page.rows[-3:]
+    nothing = shown(a_diff())
+    assert "details" not in nothing.elements
+    assert ["before", "after"] == [row[0] for row in nothing.rows]
+    assert "… and 979 more" in shown(a_diff(files=[("/x", 1, 2)] * 999)).text
 
 
 @pytest.mark.parametrize(

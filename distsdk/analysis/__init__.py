@@ -1,0 +1,1 @@
+"""What images are made of, and how they differ: values that hold tables."""

@@ -1,0 +1,365 @@
+"""What looks inside images, and takes their files out."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import distsdk
+from distsdk.cli.app import connect, main, option, read_reference, say, write, write_line
+from distsdk.model.wording import counted, human_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distsdk.analysis.diff import Diff, What
+    from distsdk.analysis.packages import Package
+    from distsdk.images import Image, Layer
+    from distsdk.layers.overlay import Entry
+    from distsdk.layers.unpack import Applied
+    from distsdk.model.descriptor import Descriptor
+    from distsdk.model.image import HistoryEntry
+
+_platform = click.option("--platform", metavar="OS/ARCH", help="Of an index; by default linux on this architecture.")
+
+#: By the name of the kind; those that `stat.filemode` knows.
+_TYPES = {
+    "FILE": stat.S_IFREG,
+    "FOLDER": stat.S_IFDIR,
+    "SYMLINK": stat.S_IFLNK,
+    "FIFO": stat.S_IFIFO,
+    "CHARACTER_DEVICE": stat.S_IFCHR,
+    "BLOCK_DEVICE": stat.S_IFBLK,
+}
+
+
+def _image(ref: str, platform: str | None) -> Image:
+    reference = read_reference(ref)
+    store = distsdk.Store(option("store"))
+    return distsdk.image(
+        reference, platform=platform, remote=connect(reference.locator), store=store, progress=_reading()
+    )
+
+
+def _reading() -> Callable[[Layer, int], None]:
+    """Return what says that a whole layer is read, once, before it is."""
+    quiet = option("quiet")  # layers are read in threads, which have no context
+
+    def tell(layer: Layer, count: int) -> None:
+        if not count and not quiet:
+            say(f"reading all of layer {layer.number}, {human_size(layer.size)}: it has no table of contents")
+
+    return tell
+
+
+@main.command()
+@click.argument("ref")
+@_platform
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object: manifest and config.")
+def inspect(ref: str, platform: str | None, as_json: bool) -> None:
+    """Write what REF is: platform, history, layers.
+
+    Here and in the commands that look inside an image, one that was pulled is read from the store.
+    """
+    image = _image(ref, platform)
+    if as_json:
+        fields = {"name": str(image.reference), "digest": str(image.digest), "size": image.download_size}
+        write_line(json.dumps({**fields, "manifest": image.manifest.fields, "config": image.config.fields}))
+        return
+    config = image.config
+    for name, value in (
+        ("name", str(image.reference)),
+        ("digest", str(image.digest)),
+        ("platform", str(image.platform)),
+        ("created", config.created),
+        ("entrypoint", json.dumps(list(config.entrypoint)) if config.entrypoint else ""),
+        ("command", json.dumps(list(config.cmd)) if config.cmd else ""),
+        ("user", config.user),
+        ("size", human_size(image.download_size)),
+    ):
+        if value:
+            write_line(f"{name:<11}{value}")
+    for layer in image.layers:
+        made_by = "" if layer.history is None else " ".join(layer.history.created_by.split())[:100]
+        write_line(
+            f"layer {layer.number:<5}{layer.descriptor.digest}  {human_size(layer.size):>10}  {made_by}".rstrip()
+        )
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("path", default="/")
+@_platform
+@click.option("-l", "--long", "as_long", is_flag=True, help="With type, mode, owner, size and time.")
+@click.option("-R", "--recursive", is_flag=True, help="All that is below.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line.")
+def ls(*, ref: str, path: str, platform: str | None, as_long: bool, recursive: bool, as_json: bool) -> None:
+    """List the files of an image, without pulling it.
+
+    A layer with a table of contents (eStargz, zstd:chunked) costs that; any other is read once, and remembered.
+    """
+    image = _image(ref, platform)
+    for entry in image.walk(path) if recursive else image.ls(path):
+        if as_json:
+            write_line(json.dumps(_fields(entry)))
+        elif as_long:
+            write_line(_long(entry, entry.path if recursive else entry.name))
+        else:
+            write_line(entry.path if recursive else entry.name)
+
+
+def _long(entry: Entry, name: str) -> str:
+    member = entry.member
+    owner, group = (
+        n.decode("utf-8", "replace") or str(i) for n, i in ((member.uname, member.uid), (member.gname, member.gid))
+    )
+    size = "{},{}".format(*member.device) if member.kind.name.endswith("_DEVICE") else str(member.size)
+    when = _time(member.mtime)
+    shown = "" if when is None else when.strftime("%Y-%m-%d %H:%M")
+    link = f" -> {member.link.decode('utf-8', 'backslashreplace')}" if member.link else ""
+    return f"{_mode(entry)} {owner:<8} {group:<8} {size:>10} {shown:>16} {name}{link}"
+
+
+def _mode(entry: Entry) -> str:
+    return stat.filemode(_TYPES.get(entry.member.kind.name, stat.S_IFREG) | entry.member.mode)
+
+
+def _time(nanoseconds: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _json_path(path: str) -> str:
+    """Return a path as text that can be encoded: bytes that are no UTF-8 are shown escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    member = entry.member
+    when = _time(member.mtime)
+    fields: dict[str, Any] = {
+        "path": _json_path(entry.path),
+        "type": member.kind.name.lower().replace("_", "-"),
+        "size": member.size,
+        "mode": f"{member.mode:04o}",
+        "uid": member.uid,
+        "gid": member.gid,
+        "mtime": None if when is None else when.isoformat(),
+        "layer": entry.layer,
+    }
+    if member.link:
+        fields["link"] = member.link.decode("utf-8", "backslashreplace")
+    return fields
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("path")
+@_platform
+def cat(ref: str, path: str, platform: str | None) -> None:
+    """Write a file of an image to stdout, without pulling it."""
+    with _image(ref, platform).open(path) as file:
+        while data := file.read(1024 * 1024):
+            write(data)
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("path", default="/")
+@_platform
+@click.option("-a", "--all", "all_folders", is_flag=True, help="All folders, not only those in PATH.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object: bytes by folder and by layer.")
+def du(*, ref: str, path: str, platform: str | None, all_folders: bool, as_json: bool) -> None:
+    """Write where the bytes of an image are: by folder, and by layer with what later layers hide."""
+    from distsdk.analysis.usage import usage
+
+    image = _image(ref, platform)
+    at = image.stat(path)
+    found = usage(image)
+    below = at.path.rstrip("/") + "/"
+    folders = {
+        name: size
+        for name, size in sorted(found.folders.items())
+        if name == at.path or (name.startswith(below) and (all_folders or "/" not in name[len(below) :]))
+    } or {at.path: at.member.size}
+    if as_json:
+        layers = [
+            {
+                "digest": str(layer.layer.descriptor.digest),
+                "packed": layer.packed,
+                "content": layer.content,
+                "files": layer.files,
+                "wasted": layer.wasted,
+            }
+            for layer in found.layers
+        ]
+        write_line(json.dumps({"content": found.content, "wasted": found.wasted, "folders": folders, "layers": layers}))
+        return
+    for name, size in folders.items():
+        write_line(f"{human_size(size):>12}  {name}")
+    for layer in found.layers:
+        write_line(
+            f"{human_size(layer.content):>12}  layer {layer.layer.number}: {counted(layer.files, 'file')}, "
+            f"{human_size(layer.packed)} packed, {human_size(layer.wasted)} hidden by later layers"
+        )
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("other")
+@_platform
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def diff(*, ref: str, other: str, platform: str | None, as_json: bool) -> None:
+    """Write what OTHER, a REF too, has that is different: settings, history, layers, packages, files.
+
+    Files of equal size are told apart by the digests that a table of contents has, or else by reading them. Their times
+    are not looked at.
+    """
+    quiet = option("quiet")
+
+    def tell(done: int, total: int) -> None:
+        if not done and not quiet:
+            say(f"comparing the content of files: {human_size(total)} to be read")
+
+    found = _image(ref, platform).diff(_image(other, platform), at=tell)
+    if as_json:
+        write_line(json.dumps(_diff_fields(found)))
+        return
+    write_line(f"- {found.before}")
+    write_line(f"+ {found.after}")
+    for setting in found.settings:
+        _write_change("setting", setting.what, setting.name, _text(setting.before), _text(setting.after))
+    for step in found.history.before:
+        _write_change("step", "removed", _one_line(step))
+    for step in found.history.after:
+        _write_change("step", "added", _one_line(step))
+    for layer in found.layers.before:
+        _write_change("layer", "removed", str(layer.digest), human_size(layer.size))
+    for layer in found.layers.after:
+        _write_change("layer", "added", str(layer.digest), "", human_size(layer.size))
+    for package in found.packages:
+        versions = ("" if side is None else side.version for side in (package.before, package.after))
+        _write_change("package", package.what, package.package.name, *versions)
+    for file in found.files:
+        sides = zip((file.before, file.after), file.sizes, strict=True)
+        sizes = ("" if side is None else human_size(size) for side, size in sides)
+        _write_change("file", file.what, file.path, *sizes, how=", ".join(file.how))
+
+
+_MARKS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def _write_change(noun: str, what: What, name: str, before: str = "", after: str = "", *, how: str = "") -> None:
+    values = f"{before} -> {after}" if what == "changed" and before != after else after or before
+    write_line("  ".join(part for part in (f"{_MARKS[what]} {noun:<7}", name, values, how and f"({how})") if part))
+
+
+def _text(value: object) -> str:
+    """Return a value of a config: a text as it is, anything else as JSON has it, and nothing for what is not there."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _one_line(step: HistoryEntry) -> str:
+    return " ".join((step.created_by or step.comment).split())
+
+
+def _diff_fields(found: Diff) -> dict[str, Any]:
+    def package(side: Package | None) -> dict[str, str] | None:
+        return None if side is None else {"version": side.version, "architecture": side.architecture}
+
+    def entry(side: Entry | None) -> dict[str, Any] | None:
+        return None if side is None else {name: v for name, v in _fields(side).items() if name != "path"}
+
+    def step(side: HistoryEntry) -> dict[str, Any]:
+        return {"created": side.created, "created_by": side.created_by, "empty_layer": side.empty_layer}
+
+    def layer(side: Descriptor) -> dict[str, Any]:
+        return {"digest": str(side.digest), "size": side.size}
+
+    return {
+        "before": str(found.before),
+        "after": str(found.after),
+        "settings": [{"name": c.name, "before": c.before, "after": c.after} for c in found.settings],
+        "history": {
+            "shared": found.history.shared,
+            "before": [step(side) for side in found.history.before],
+            "after": [step(side) for side in found.history.after],
+        },
+        "layers": {
+            "shared": found.layers.shared,
+            "before": [layer(side) for side in found.layers.before],
+            "after": [layer(side) for side in found.layers.after],
+        },
+        "packages": [
+            {
+                "name": c.package.name,
+                "manager": c.package.manager,
+                "what": c.what,
+                "before": package(c.before),
+                "after": package(c.after),
+            }
+            for c in found.packages
+        ],
+        "files": [
+            {
+                "path": _json_path(c.path),
+                "what": c.what,
+                "how": list(c.how),
+                "before": entry(c.before),
+                "after": entry(c.after),
+            }
+            for c in found.files
+        ],
+    }
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("directory", type=click.Path(file_okay=False))
+@_platform
+@click.option("--devices", is_flag=True, help="Make device nodes too.")
+@click.option("--dry-run", is_flag=True, help="Write nothing but the names of what would be written.")
+def unpack(*, ref: str, directory: str, platform: str | None, devices: bool, dry_run: bool) -> None:
+    """Write the files of an image to a new DIRECTORY, and change nothing outside of it.
+
+    Owners, and setuid bits, are set for the superuser only. If it ends early, the file .distsdk-unpacking stays in the
+    directory; run again, it starts over.
+    """
+    image = _image(ref, platform)
+    _tell(image.unpack(directory, devices=devices, dry_run=dry_run, **({"at": _write_name} if dry_run else {})))
+
+
+@main.command()
+@click.argument("directory", type=click.Path(file_okay=False))
+@click.option("--diff-id", metavar="DIGEST", help="What the layer must unpack to.")
+@click.option("--devices", is_flag=True, help="Make device nodes too.")
+@click.option("--dry-run", is_flag=True, help="Write nothing but the names of what would be written.")
+def apply(*, directory: str, diff_id: str | None, devices: bool, dry_run: bool) -> None:
+    """Put the layer on stdin on top of what is in DIRECTORY, and change nothing outside of it.
+
+    The layer is a tar archive, plain or compressed by gzip or zstd, as image-spec has it: whiteouts remove.
+    """
+    if sys.stdin is None:
+        raise click.UsageError("the layer is read from stdin, which is closed")
+    expected = None if diff_id is None else distsdk.Digest.parse(diff_id)
+    with io.FileIO(sys.stdin.fileno(), closefd=False) as stdin:
+        more: dict[str, Any] = {"at": _write_name} if dry_run else {}
+        _tell(distsdk.apply(directory, stdin, diff_id=expected, devices=devices, dry_run=dry_run, **more))
+
+
+def _write_name(member: Any) -> None:  # noqa: ANN401 - a Member
+    write_line(member.path.decode("utf-8", "backslashreplace"))
+
+
+def _tell(applied: Applied) -> None:
+    for note in applied.notes():
+        say(note)

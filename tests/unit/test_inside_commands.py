@@ -1,0 +1,460 @@
+"""The commands that look inside an image: what they write, what they ask a registry for, and how they end."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from distsdk import Digest, Store, pull
+from distsdk.testing import Registry, Status, WrongBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+COMMAND = [sys.executable, "-m", "distsdk"]
+#: Without a proxy or a setting of whoever runs the tests.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.upper().endswith("_PROXY") and not name.startswith(("DISTSDK_", "_DISTSDK"))
+}
+NOISE = random.Random(1).randbytes(3_000_000)
+BLOBS = r"/blobs/"
+#: What a terminal would act on, and what is no UTF-8.
+HOSTILE = "esc\x1b[31m", "new\nline", "\u202eover", "back\\slash", "<b>"
+
+Entry = tuple[tarfile.TarInfo, bytes]
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes, links and modes as POSIX has them")
+
+
+def entry(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, /, **fields: Any) -> Entry:  # noqa: ANN401 - a field each
+    """Return an entry of a layer."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.mtime = kind, len(data), 1_600_000_000
+    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o777 if kind == tarfile.SYMTYPE else 0o644
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, data
+
+
+def layer(*entries: Entry) -> bytes:
+    """Return a layer, compressed."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", errors="surrogateescape") as tar:
+        for info, data in entries:
+            tar.addfile(info, io.BytesIO(data))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+LOWER = layer(
+    entry("etc", b"", tarfile.DIRTYPE),
+    entry("etc/passwd", b"root:x:0:0\n"),
+    entry("etc/old", b"gone"),
+    entry("usr/bin/tool", NOISE, mode=0o4755, uname="daemon", uid=1, gid=33, gname="www-data"),
+    entry("usr/bin/same", b"", tarfile.LNKTYPE, linkname="usr/bin/tool"),
+    entry("bin", b"", tarfile.SYMTYPE, linkname="usr/bin"),
+    entry("dev/null", b"", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
+    entry("run/pipe", b"", tarfile.FIFOTYPE, mtime=0),
+)
+UPPER = layer(
+    entry("etc/.wh.old"),
+    entry("etc/passwd", b"root:x:0:0\nme:x:1:1\n"),
+    entry("srv", b"", tarfile.DIRTYPE, mode=0o1777),
+)
+CONFIG = {
+    "created": "2026-01-02T03:04:05Z",
+    "config": {"Entrypoint": ["/bin/tool"], "Cmd": ["a b"], "User": "me", "Env": ["A=1"]},
+    "history": [{"created_by": "ADD rootfs"}, {"created_by": "RUN \x1b[31m rm\n etc/old"}],
+}
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """The image ``x:1``, and what differs from it, ``x:2``."""
+    with Registry() as registry:
+        registry.add_image("x", "1", layers=[LOWER, UPPER], config=CONFIG)
+        registry.add_image(
+            "x",
+            "2",
+            layers=[LOWER, layer(entry("etc/passwd", b"root:x:0:1\nme:x:1:1\n"), entry("etc/new", b"1234"))],
+            config={**CONFIG, "config": {"Env": ["A=2"], "Cmd": ["a b"]}, "history": CONFIG["history"][:1]},  # type: ignore[index] # a list
+        )
+        yield registry
+
+
+@pytest.fixture
+def ref(registry: Registry) -> str:
+    """The name of the image."""
+    return f"{registry.locator('x')}:1"
+
+
+@pytest.fixture(autouse=True)
+def variables(tmp_path: Path) -> dict[str, str]:
+    """Where the commands of a test keep what they learn, and what they pulled."""
+    return ENVIRONMENT | {
+        "DISTSDK_STORE": str(tmp_path / "store"),
+        "XDG_CACHE_HOME": str(tmp_path / "caches"),
+        "PYTHONPATH": str(Path.cwd()),
+    }
+
+
+class Run:
+    """Runs the command."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+
+    def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Return how it ended."""
+        return subprocess.run(
+            [*COMMAND, *arguments, "--quiet"],
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env=self.variables,
+        )
+
+    def done(self, *arguments: str | Path, stdin: bytes = b"") -> str:
+        """Return what a command that succeeds writes; it has nothing to say."""
+        ended = self(*arguments, stdin=stdin)
+        assert (0, b"") == (ended.returncode, ended.stderr)
+        return ended.stdout.decode()
+
+    def refused(self, *arguments: str | Path, stdin: bytes = b"") -> tuple[int, str]:
+        """Return the code and the one line of a command that fails."""
+        ended = self(*arguments, stdin=stdin)
+        [line] = ended.stderr.decode().splitlines()
+        assert line.isprintable()
+        assert "Traceback" not in line
+        return ended.returncode, line
+
+
+@pytest.fixture
+def run(variables: dict[str, str]) -> Run:
+    """Run the command in an environment of its own."""
+    return Run(variables)
+
+
+# ls and cat
+
+
+def test_ls_lists_a_folder_and_cat_writes_a_file(run: Run, ref: str) -> None:
+    """Links lead inside the image; a path needs no slash in front; a file lists itself."""
+    assert "bin\ndev\netc\nrun\nsrv\nusr\n" == run.done("ls", ref)
+    assert "same\ntool\n" == run.done("ls", ref, "/bin") == run.done("ls", ref, "bin/../bin/")
+    assert "passwd\n" == run.done("ls", ref, "/etc") == run.done("ls", ref, "/etc/passwd")
+    assert "root:x:0:0\nme:x:1:1\n" == run.done("cat", ref, "etc/passwd")
+    assert NOISE == run("cat", ref, "/bin/same").stdout
+
+
+def test_ls_r_lists_all_that_is_below(run: Run, ref: str) -> None:
+    """By whole paths, each folder before what is in it."""
+    expected = "/bin /dev /dev/null /etc /etc/passwd /run /run/pipe /srv /usr /usr/bin /usr/bin/same /usr/bin/tool"
+    assert expected.split() == run.done("ls", "-R", ref).split()
+    assert ["/usr/bin/same", "/usr/bin/tool"] == run.done("ls", "--recursive", ref, "/bin").split()
+
+
+def test_ls_l_says_what_tar_says(run: Run, registry: Registry) -> None:
+    """Type, mode, owner, size, time, name and link of each, as GNU tar has them."""
+    tar = shutil.which("tar")
+    if tar is None or b"GNU tar" not in subprocess.run([tar, "--version"], capture_output=True, check=True).stdout:
+        pytest.skip("needs GNU tar")
+    registry.add_image("x", "one", layers=[LOWER])
+    listed = run.done("ls", "-lR", f"{registry.locator('x')}:one")
+    told = subprocess.run([tar, "tvzf", "-"], input=LOWER, capture_output=True, check=True, env={"TZ": "UTC"}).stdout
+    by_tar = {}
+    for line in told.decode().splitlines():
+        mode, owner, size, day, time, name = line.split(None, 5)
+        by_tar[f"/{name.partition(' -> ')[0].rstrip('/')}"] = [mode, *owner.split("/"), size, day, time]
+    ours = {line.split()[6]: line.split()[:6] for line in listed.splitlines()}
+    del by_tar["/usr/bin/same link to usr/bin/tool"]  # what a link is a name of, it is
+    assert ours.pop("/usr/bin/same") == by_tar["/usr/bin/tool"]
+    for folder in ("/usr", "/usr/bin", "/dev", "/run"):  # no entry says what they are
+        assert "drwxr-xr-x" == ours.pop(folder)[0]
+    assert by_tar == ours
+    assert "lrwxrwxrwx 0        0                 0 2020-09-13 12:26 /bin -> usr/bin" in listed.splitlines()
+
+
+def test_ls_json_is_a_line_for_each(run: Run, ref: str) -> None:
+    """With all that is known, and the layer it came from."""
+    found = {fields.pop("path"): fields for fields in map(json.loads, run.done("ls", "-R", "--json", ref).splitlines())}
+    assert {
+        "type": "file", "size": 3_000_000, "mode": "4755", "uid": 1, "gid": 33, "mtime": "2020-09-13T12:26:40+00:00",
+        "layer": 0,
+    } == found["/usr/bin/same"] == found["/usr/bin/tool"]  # fmt: skip
+    assert ("symlink", "usr/bin", 0) == tuple(found["/bin"][name] for name in ("type", "link", "layer"))
+    assert ("folder", 1) == (found["/srv"]["type"], found["/srv"]["layer"])
+    assert ("character-device", "fifo") == (found["/dev/null"]["type"], found["/run/pipe"]["type"])
+    assert 1 == found["/etc/passwd"]["layer"]
+
+
+@posix
+def test_hostile_names_are_shown_and_not_acted_upon(run: Run, registry: Registry) -> None:
+    """Control characters are escaped, in listings, links and JSON; each entry stays one line; bytes stay bytes."""
+    names = [*HOSTILE, os.fsdecode(b"\xff\xfe")]
+    entries = [entry(f"d/{name}", b"x") for name in names]
+    entries.append(entry("d/link", b"", tarfile.SYMTYPE, linkname="\x1b[2J\n"))
+    registry.add_image("x", "hostile", layers=[layer(*entries)])
+    registry.add_image("x", "none", layers=[])
+    ref = f"{registry.locator('x')}:hostile"
+    for options in ([], ["-l"], ["-R"], ["-lR"], ["--json"]):
+        text = run.done("ls", *options, ref, "/d")
+        assert 7 == len(text.splitlines())
+        assert all(line.isprintable() for line in text.splitlines())
+    assert {"esc\\x1b[31m", "new\\nline", "\\u202eover", "<b>", "link"} < set(run.done("ls", ref, "/d").splitlines())
+    assert b"x" == run("cat", ref, os.fsencode("/d/") + b"\xff\xfe").stdout  # type: ignore[arg-type] # as a shell does
+    assert 7 == len(json.loads(run.done("diff", "--json", f"{registry.locator('x')}:none", ref))["files"]) - 1
+    assert all(line.isprintable() for line in run.done("diff", f"{registry.locator('x')}:none", ref).splitlines())
+    assert all(line.isprintable() for line in run.done("unpack", "--dry-run", ref, "x").splitlines())
+    code, line = run.refused("cat", ref, "/d/no\x1b[31m")
+    assert (3, True) == (code, "no\\x1b[31m" in line)
+
+
+# What it costs
+
+
+def test_a_pass_is_told_once(registry: Registry, ref: str, variables: dict[str, str]) -> None:
+    """The first command says what it reads, on stderr; the next one, another process, reads and says nothing."""
+    command = [*COMMAND, "ls", ref, "/etc"]
+    first, second = (subprocess.run(command, capture_output=True, check=True, env=variables) for _ in range(2))
+    assert first.stdout == second.stdout == b"passwd\n"
+    assert {
+        f"distsdk: reading all of layer 0, {len(LOWER) / 1e6:.1f} MB: it has no table of contents",
+        f"distsdk: reading all of layer 1, {len(UPPER)} bytes: it has no table of contents",
+    } == set(first.stderr.decode().splitlines())
+    assert b"" == second.stderr
+    assert len(LOWER) + len(UPPER) <= registry.count_bytes("GET", BLOBS) < len(LOWER) + len(UPPER) + 5000
+
+
+def test_only_the_layers_that_are_needed_are_read(run: Run, registry: Registry, ref: str) -> None:
+    """A file of the top layer takes that one."""
+    run.done("cat", ref, "/etc/passwd")
+    assert 0 == registry.count("GET", str(Digest.of(LOWER)))
+
+
+def test_what_was_pulled_is_read_offline(run: Run, registry: Registry, ref: str, variables: dict[str, str]) -> None:
+    """Every command takes an image from the store where it is there."""
+    pull(ref, Store(variables["DISTSDK_STORE"]), platform="linux/amd64")
+    registry.reset()
+    registry.fault(Status(500))
+    run.done("inspect", ref, "--platform", "linux/amd64")
+    run.done("ls", "-R", ref, "--platform", "linux/amd64")
+    assert "root:x:0:0\nme:x:1:1\n" == run.done("cat", ref, "/etc/passwd", "--platform", "linux/amd64")
+    run.done("diff", ref, ref)
+    assert [] == registry.requests
+
+
+# inspect
+
+
+def test_inspect_says_what_it_is(run: Run, registry: Registry, ref: str) -> None:
+    """For people a table, with steps on one line; for machines the documents."""
+    text = run.done("inspect", ref)
+    assert all(line.isprintable() for line in text.splitlines())
+    for line in (
+        f"name       {ref}",
+        "platform   linux/amd64",
+        "created    2026-01-02T03:04:05Z",
+        'entrypoint ["/bin/tool"]',
+        'command    ["a b"]',
+        "user       me",
+    ):
+        assert line in text.splitlines()
+    assert f"layer 1    {Digest.of(UPPER)}" in text
+    assert "RUN \\x1b[31m rm etc/old" in text
+    fields = json.loads(run.done("inspect", "--json", ref))
+    assert [str(Digest.of(LOWER)), str(Digest.of(UPPER))] == [found["digest"] for found in fields["manifest"]["layers"]]
+    assert CONFIG["config"] == fields["config"]["config"]
+    assert ref == fields["name"]
+    assert run.done("resolve", ref).strip() == fields["digest"]
+
+
+# du
+
+
+def test_du_counts_what_a_walk_counts(run: Run, registry: Registry, ref: str) -> None:
+    """By folder and by layer, with what later layers hide; and of one folder, or one file."""
+    found = json.loads(run.done("du", "--json", ref))
+    assert {"/": 3_000_020, "/dev": 0, "/etc": 20, "/run": 0, "/srv": 0, "/usr": 3_000_000} == found["folders"]
+    assert (3_000_020, 15) == (found["content"], found["wasted"])
+    assert [
+        {"digest": str(Digest.of(LOWER)), "packed": len(LOWER), "content": 3_000_015, "files": 3, "wasted": 15},
+        {"digest": str(Digest.of(UPPER)), "packed": len(UPPER), "content": 20, "files": 1, "wasted": 0},
+    ] == found["layers"]
+    assert {"/usr": 3_000_000, "/usr/bin": 3_000_000} == json.loads(run.done("du", "--json", ref, "/usr"))["folders"]
+    assert {"/usr/bin": 3_000_000} == json.loads(run.done("du", "--json", ref, "/bin"))["folders"]
+    assert {"/etc/passwd": 20} == json.loads(run.done("du", "--json", ref, "/etc/passwd"))["folders"]
+    assert "/usr/bin" in json.loads(run.done("du", "-a", "--json", ref))["folders"]
+    lines = run.done("du", ref).splitlines()
+    assert "      3.0 MB  /" == lines[0]
+    assert "      3.0 MB  layer 0: 3 files, " in lines[-2]
+    assert lines[-1].endswith(f"layer 1: 1 file, {len(UPPER)} bytes packed, 0 bytes hidden by later layers")
+
+
+# diff
+
+
+def test_diff_says_what_differs(run: Run, registry: Registry, ref: str) -> None:
+    """A line for each change: what, of which kind, where, and from what to what."""
+    other = f"{registry.locator('x')}:2"
+    lines = run.done("diff", ref, other).splitlines()
+    digests = [run.done("resolve", name).strip() for name in (ref, other)]
+    top = layer(entry("etc/passwd", b"root:x:0:1\nme:x:1:1\n"), entry("etc/new", b"1234"))
+    assert [
+        f"- {ref}@{digests[0]}",
+        f"+ {other}@{digests[1]}",
+        '- setting  Entrypoint  ["/bin/tool"]',
+        "~ setting  Env.A  1 -> 2",
+        "- setting  User  me",
+        "- step     RUN \\x1b[31m rm etc/old",
+        f"- layer    {Digest.of(UPPER)}  {len(UPPER)} bytes",
+        f"+ layer    {Digest.of(top)}  {len(top)} bytes",
+        "+ file     /etc/new  4 bytes",
+        "+ file     /etc/old  4 bytes",
+        "~ file     /etc/passwd  20 bytes  (content)",
+        "- file     /srv  0 bytes",
+    ] == lines
+    assert [f"- {ref}@{digests[0]}", f"+ {ref}@{digests[0]}"] == run.done("diff", ref, ref).splitlines()
+
+
+def test_diff_json_is_one_object(run: Run, registry: Registry, ref: str) -> None:
+    """With what both sides have, and null where one has nothing."""
+    found = json.loads(run.done("diff", "--json", ref, f"{registry.locator('x')}:2"))
+    assert ["before", "after", "settings", "history", "layers", "packages", "files"] == list(found)
+    assert {"name": "Env.A", "before": "1", "after": "2"} in found["settings"]
+    assert (1, 1, []) == (found["history"]["shared"], found["layers"]["shared"], found["history"]["after"])
+    files = {change.pop("path"): change for change in found["files"]}
+    assert ("changed", ["content"], 20, 20) == (
+        files["/etc/passwd"]["what"],
+        files["/etc/passwd"]["how"],
+        files["/etc/passwd"]["before"]["size"],
+        files["/etc/passwd"]["after"]["size"],
+    )
+    assert (None, "folder") == (files["/srv"]["after"], files["/srv"]["before"]["type"])
+    assert [] == found["packages"]
+
+
+def test_diff_tells_packages_and_what_it_reads(registry: Registry, ref: str, variables: dict[str, str]) -> None:
+    """Versions from the database; on stderr how many bytes of files have to be read to tell them apart."""
+    for version in ("1", "2"):
+        status = f"Package: p\nVersion: {version}\nArchitecture: all\n".encode()
+        registry.add_image("x", f"p{version}", layers=[layer(entry("var/lib/dpkg/status", status))])
+    names = [f"{registry.locator('x')}:{tag}" for tag in ("p1", "p2")]
+    ended = subprocess.run([*COMMAND, "diff", *names], capture_output=True, check=True, env=variables)
+    assert "~ package  p  1 -> 2" in ended.stdout.decode().splitlines()
+    assert "~ file     /var/lib/dpkg/status  40 bytes  (content)" in ended.stdout.decode().splitlines()
+    assert b"distsdk: comparing the content of files: 80 bytes to be read\n" in ended.stderr
+    ended = subprocess.run([*COMMAND, "diff", "--json", *names], capture_output=True, check=True, env=variables)
+    assert [
+        {
+            "name": "p",
+            "manager": "dpkg",
+            "what": "changed",
+            "before": {"version": "1", "architecture": "all"},
+            "after": {"version": "2", "architecture": "all"},
+        }
+    ] == json.loads(ended.stdout)["packages"]
+
+
+# unpack and apply
+
+
+@posix
+def test_unpack_writes_the_tree(run: Run, registry: Registry, tmp_path: Path) -> None:
+    """Into a new directory, once; a rehearsal writes names to stdout and nothing else."""
+    registry.add_image("x", "plain", layers=[layer(entry("a/b", b"1")), layer(entry("a/.wh.b"), entry("a/c", b"2"))])
+    ref = f"{registry.locator('x')}:plain"
+    assert "a/b\na/.wh.b\na/c\n" == run.done("unpack", "--dry-run", ref, tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+    assert 0 == run("unpack", ref, tmp_path / "root").returncode
+    assert {"a", "a/c"} == {str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*")}
+    code, line = run.refused("unpack", ref, tmp_path / "root")
+    assert (8, True) == (code, "is not empty" in line)
+
+
+@posix
+def test_apply_takes_a_layer_from_stdin(run: Run, tmp_path: Path) -> None:
+    """On top of what is there; whiteouts remove; the diffID is checked where it is given, and the rehearsal too."""
+    root = tmp_path / "root"
+    one, two = layer(entry("a", b"1"), entry("b", b"2")), layer(entry(".wh.a"), entry("b", b"3"))
+    assert 0 == run("apply", root, stdin=one).returncode
+    assert ".wh.a\nb\n" == run.done("apply", "--dry-run", root, stdin=two)
+    code, line = run.refused("apply", "--dry-run", root, "--diff-id", str(Digest.of(b"")), stdin=two)
+    assert (5, True) == (code, "unpacks to something else" in line)
+    diff_id = str(Digest.of(gzip.decompress(two)))
+    assert 0 == run("apply", root, "--diff-id", diff_id, stdin=two).returncode
+    assert {"b": b"3"} == {path.name: path.read_bytes() for path in root.iterdir()}
+
+
+# How they end
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["ls", "{x}:nothing"], 3, "nothing"),
+        (["ls", "{x}:1", "/nowhere"], 3, "'/nowhere' is not there"),
+        (["cat", "{x}:1", "/etc"], 3, "is a folder"),
+        (["cat", "{x}:1", "/etc/passwd/x"], 3, "is no folder"),
+        (["du", "{x}:1", "/nowhere"], 3, "is not there"),
+        (["diff", "{x}:1", "{x}:nothing"], 3, "nothing"),
+        (["ls", "{x}:1", "--platform", "a/b/c/d"], 2, "platform"),
+        (["ls", "{x}:artifact"], 5, "no image, but an artifact of type text/x"),
+        (["ls", "{x}:cut"], 5, "end"),
+        (["ls", "{x}:loop", "/loop"], 8, "symbolic links"),
+        (["ls", "{x}:up"], 8, "names with '..'"),
+        (["unpack", "{x}:up", "{tmp}/root"], 8, "names with '..'"),
+        (["inspect", "{x}:bad"], 5, "architecture is a number"),
+    ],
+)
+def test_each_kind_of_failure_has_its_code(
+    run: Run, registry: Registry, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    """One line on stderr, nothing on stdout, no traceback."""
+    registry.add_artifact("x", "artifact", artifact_type="text/x", files={"a": b"1"})
+    registry.add_image("x", "cut", layers=[gzip.compress(gzip.decompress(UPPER)[:700])])
+    registry.add_image("x", "loop", layers=[layer(entry("loop", b"", tarfile.SYMTYPE, linkname="loop"))])
+    registry.add_image("x", "up", layers=[layer(entry("a/../../x", b"1"))])
+    registry.add_image("x", "bad", layers=[UPPER], config=b'{"os": "linux", "architecture": 7}')
+    found, line = run.refused(*(a.format(x=registry.locator("x"), tmp=tmp_path) for a in arguments))
+    assert (code, True) == (found, said in line), line
+
+
+def test_damage_has_code_5(run: Run, registry: Registry, ref: str) -> None:
+    """Wrong bytes of a layer, also where a listing alone is asked for."""
+    registry.fault(WrongBytes(), path=str(Digest.of(LOWER)))
+    for arguments in (["ls", ref], ["cat", ref, "/usr/bin/tool"], ["diff", ref, ref], ["du", ref]):
+        code, line = run.refused(*arguments)
+        assert (5, True) == (code, str(Digest.of(LOWER)) in line)
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["cat", "/usr/bin/tool"], ["ls", "-R"]])
+def test_a_closed_stdout_ends_quietly(
+    registry: Registry, ref: str, variables: dict[str, str], arguments: list[str]
+) -> None:
+    """Like any other tool in a pipe: 141, without a word."""
+    many = layer(*(entry(f"folder/{number:0200}") for number in range(2000)))
+    registry.add_image("x", "many", layers=[LOWER, many])
+    name, *rest = arguments
+    command = [*COMMAND, "--quiet", name, ref.replace(":1", ":many"), *rest]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(10)
+        process.stdout.close()
+        assert b"" == process.stderr.read()
+        assert 141 == process.wait(timeout=60)
