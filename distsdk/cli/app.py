@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -201,7 +202,13 @@ class _Group(click.Group):
 
 def _add_global_options(command: click.Command) -> None:
     taken = {text for parameter in command.params for text in parameter.opts}
-    command.params += [option for option in _global_options(hidden=True) if taken.isdisjoint(option.opts)]
+    command.params += [option for option in _hidden_options() if taken.isdisjoint(option.opts)]
+
+
+@functools.cache
+def _hidden_options() -> tuple[click.Parameter, ...]:
+    """Return what all commands share: made once, since there are many commands and making takes time."""
+    return tuple(_global_options(hidden=True))
 
 
 def begin(context: click.Context) -> None:
