@@ -16,11 +16,11 @@ from distsdk.model.wording import human_size, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Bytes handed out at a time: what follows (hashing, writing) finds them in the cache still.
-STEP = 256 * 1024
+#: Bytes handed out at a time, at most: of 256 KiB to 4 MiB, 2 MiB was the fastest where threads pass them on.
+STEP = 2 * 1024 * 1024
 
 #: Packed bytes given to a decompressor at a time: it copies what it has not yet used whenever it returns.
-_SLICE = 64 * 1024
+_SLICE = 512 * 1024
 
 #: Bytes from the beginning of a layer that tell how it is packed.
 MAGIC_SIZE = 4
@@ -139,7 +139,7 @@ def decompress(
         limits: Those of output, ratio and window hold here.
 
     Yields:
-        Chunks of at least one byte: of `STEP` bytes, 256 KiB, at most where something was unpacked.
+        Chunks of at least one byte: of `STEP` bytes, 2 MiB, at most where something was unpacked.
 
     Raises:
         MalformedDocument: The bytes are damaged, end in the middle, or are followed by something else.

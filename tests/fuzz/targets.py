@@ -39,6 +39,10 @@ from distsdk.errors import (
     UnsupportedDocument,
     redact,
 )
+from distsdk.layers.compression import LayerLimits
+from distsdk.layers.member import Member as LayerMember
+from distsdk.layers.member import Role, place
+from distsdk.layers.tar import read_tar
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import MAX_DEPTH, ImageConfig, Index, Manifest, check_document, load_json, parse_json
@@ -738,6 +742,72 @@ def _check_html(html: str) -> None:
     parser.close()
 
 
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+_BLOCK = 512
+
+
+def layer_tar(data: bytes) -> None:
+    """An archive is read the same however its chunks are cut, what is stored is where its members say, in bounds."""
+    _check_archive(data)
+    # Few inputs have headers whose sums are right, and an end.
+    blocks = [data[at : at + _BLOCK].ljust(_BLOCK, b"\0") for at in range(0, len(data), _BLOCK)]
+    _check_archive(b"".join(_signed(block) if block[257:262] == b"ustar" else block for block in blocks) + bytes(1024))
+
+
+def _signed(header: bytes) -> bytes:
+    total = sum(header[:148]) + 8 * 32 + sum(header[156:])
+    return header[:148] + b"%06o\0 " % total + header[156:]
+
+
+def _check_archive(data: bytes) -> None:
+    limits = LayerLimits(output=1 << 20, members=1000, path=300, header=1 << 16, headers=1 << 18)
+    whole = _read_archive([data], limits)
+    assert whole == _read_archive([data[at : at + 777] for at in range(0, len(data), 777)], limits)
+    if isinstance(whole, str):
+        return
+    end = 0
+    for member, stored in whole:
+        assert end <= member.offset
+        end = member.offset + member.stored
+        assert stored == data[member.offset : end]
+        assert 0 < len(member.path) <= limits.path >= len(member.link)
+        assert b"\0" not in member.path + member.link + member.uname + member.gname
+        assert 0 <= member.mode <= 0o7777
+        assert max(member.uid, member.gid) < 2**32 - 1
+        assert abs(member.mtime) < 2**63
+        assert member.stored <= member.size <= limits.output
+        assert sum(length for _, length in member.parts) == (member.stored if member.parts else 0)
+        assert all(a + length <= b for (a, length), (b, _) in zip(member.parts, member.parts[1:], strict=False))
+        _check_place(member.path)
+
+
+def _read_archive(chunks: list[bytes], limits: LayerLimits) -> list[tuple[LayerMember, bytes]] | str:
+    """Return the members of an archive and what is stored of them, or the message of the error."""
+    try:
+        return [(member, b"".join(content)) for member, content in read_tar(chunks, limits=limits)]
+    except (MalformedDocument, LimitExceeded) as error:
+        return refused(error)
+
+
+def _check_place(path: bytes) -> None:
+    try:
+        role, folder, name = place(path)
+    except Unsafe as error:
+        refused(error)
+        return
+    names = [part for part in (*folder.split(b"/"), name) if part]
+    assert not {b".", b".."} & {*names}
+    assert b"/" not in name
+    assert (folder + b"/" + name).strip(b"/") == b"/".join(names)
+    assert role is Role.ENTRY or b".wh." in path
+
+
+_LAYER_TAR = (
+    *("ustar", "ustar  ", "path=", "linkpath=", "size=", "uid=", "mtime=-1.5", "SCHILY.xattr.user.a=", "hdrcharset="),
+    *("GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=", "GNU.sparse.map=0,1", "GNU.sparse.size="),
+    *("../", "./", "/", ".wh.", ".wh..wh..opq", "00000000000"),
+)
 _JSON = ("{", "}", "[", "]", ":", ",", '"', "null", "true", "1e999", "NaN", "\\ud800", "\\u0000", "\ufeff")
 _MEDIA = tuple(f'"{media}"' for media in sorted(DOCUMENTS))
 _DOCUMENT = (
@@ -839,6 +909,7 @@ TARGETS = {
     "json": Target(json_, _DOCUMENT_LENGTH, _JSON),
     "document": Target(document, _DOCUMENT_LENGTH, _DOCUMENT),
     "image_config": Target(image_config, _DOCUMENT_LENGTH, _DOCUMENT),
+    "layer_tar": Target(layer_tar, _DOCUMENT_LENGTH, _LAYER_TAR),
     "tar": Target(
         tar, _DOCUMENT_LENGTH, ("ustar\x0000", "ustar  \x00", "././@LongLink", "path=", "linkpath=", "size=")
     ),

@@ -347,13 +347,12 @@ def test_a_damaged_header_is_an_error(make: Callable[..., Image], tmp_path: Path
         image.packages()
 
 
-def test_a_header_of_many_names_ends_soon(make: Callable[..., Image], tmp_path: Path) -> None:
-    """The first of each tag counts, however many follow: half a million of them do not search the text again."""
-    count = 500_000
-    index = struct.pack(">IIII", 1000, 6, 0, 1) * count
-    blob = struct.pack(">II", count, 500_001) + index + b"x" * 500_000 + b"\0"
+def test_the_first_name_in_a_header_counts(make: Callable[..., Image], tmp_path: Path) -> None:
+    """Others are not looked at: a header full of them would have its text searched once for each."""
+    index = struct.pack(">IIII", 1000, 6, 0, 1) + struct.pack(">IIII", 1000, 6, 2, 1) * 1000
+    blob = struct.pack(">II", 1001, 8) + index + b"x\0others\0"
     [package] = make(files={"var/lib/rpm/rpmdb.sqlite": rpmdb(blob, tmp_path=tmp_path)}).packages()
-    assert "x" * 500_000 == package.name
+    assert "x" == package.name
 
 
 def test_a_cut_or_changed_database_is_an_error_or_has_fewer_packages(make: Callable[..., Image]) -> None:

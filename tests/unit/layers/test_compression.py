@@ -125,7 +125,7 @@ def test_members_and_frames_in_any_chunks(parts: list[bytes], cuts: list[int], h
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("size", [0, 1, STEP - 1, STEP, STEP + 1, 3 * STEP])
-@pytest.mark.parametrize("chunk", [1 << 10, 1 << 16, 1 << 24])
+@pytest.mark.parametrize("chunk", [1 << 10, 1 << 16, 1 << 18, 1 << 24])
 def test_sizes_around_a_step(size: int, chunk: int) -> None:
     """Output that just fills a step is followed by the rest of it, and chunks are of one step at most."""
     data = bytes(size)
@@ -256,8 +256,8 @@ def test_a_bomb_is_refused_in_little_memory(how: Compression) -> None:
     finally:
         tracemalloc.stop()
     assert 250 == caught.value.limit
-    assert 255 * MIB <= got.total <= 256 * MIB
-    assert peak < 2 * MIB
+    assert 254 * MIB <= got.total <= 256 * MIB
+    assert peak < 8 * MIB
     assert 300 * MIB == sum(map(len, decompress([packed], how, limits=LayerLimits(ratio=100_000))))
 
 
