@@ -38,12 +38,12 @@ class Leg:
 LEGS = (
     Leg("lint", "lint", 300, tests=False),  # the first leg also pays for the set-up
     Leg("types", "types", 300, tests=False),
-    Leg("unit", "test", 600, "tests/unit"),
+    Leg("unit", "test", 1200, "tests/unit"),
     Leg("replay", "test", 300, "tests/replay"),
     Leg("notebook", "notebooks", 300),
-    Leg("live", "live", 600),
+    Leg("live", "live", 900),
     Leg("fuzz", "fuzz", 300, "--seconds=60"),
-    Leg("guards", "guards", 600),
+    Leg("guards", "guards", 900),
     Leg("docs", "docs", 300, tests=False),
     Leg("walkthrough", "walkthrough", 120, tests=False),
 )
