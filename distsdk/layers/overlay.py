@@ -601,7 +601,7 @@ class _Tree:
         return target
 
     def _enter(self, path: bytes, *, make: bool) -> _Node | None:
-        """Return a folder; None where it is missing and not to be made. Links lead to places inside the root."""
+        """Return a folder; None where there is none and none is to be made. Links lead to places inside the root."""
         above: list[_Node] = [self.root]
         todo = path.split(b"/")[::-1]
         links = 0
@@ -631,6 +631,8 @@ class _Tree:
                 if child.member.link.startswith(b"/"):
                     del above[1:]
                 todo += child.member.link.split(b"/")[::-1]
+            elif not make:
+                return None  # as where it is missing: there is nothing to be removed, or linked to
             else:
                 raise MalformedDocument(f"a layer has an entry below {shown(path)}, which is no folder")
         return above[-1]
