@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from distsdk.analysis.packages import Package
     from distsdk.images import Image, Layer
     from distsdk.layers.overlay import Entry
-    from distsdk.layers.unpack import Applied
     from distsdk.model.descriptor import Descriptor
     from distsdk.model.image import HistoryEntry
 
@@ -335,7 +334,7 @@ def unpack(*, ref: str, directory: str, platform: str | None, devices: bool, dry
     directory; run again, it starts over.
     """
     image = _image(ref, platform)
-    _tell(image.unpack(directory, devices=devices, dry_run=dry_run, **({"at": _write_name} if dry_run else {})))
+    image.unpack(directory, devices=devices, dry_run=dry_run, **({"at": _write_name} if dry_run else {}))
 
 
 @main.command()
@@ -353,13 +352,8 @@ def apply(*, directory: str, diff_id: str | None, devices: bool, dry_run: bool) 
     expected = None if diff_id is None else distsdk.Digest.parse(diff_id)
     with io.FileIO(sys.stdin.fileno(), closefd=False) as stdin:
         more: dict[str, Any] = {"at": _write_name} if dry_run else {}
-        _tell(distsdk.apply(directory, stdin, diff_id=expected, devices=devices, dry_run=dry_run, **more))
+        distsdk.apply(directory, stdin, diff_id=expected, devices=devices, dry_run=dry_run, **more)
 
 
 def _write_name(member: Any) -> None:  # noqa: ANN401 - a Member
     write_line(member.path.decode("utf-8", "backslashreplace"))
-
-
-def _tell(applied: Applied) -> None:
-    for note in applied.notes():
-        say(note)
