@@ -194,11 +194,34 @@ class Blob:
         try:
             yield from self._stream(_Verifier(self.digest), connections)
         except IntegrityError:
-            self._distrust()
+            self.distrust()
             raise
 
-    def _distrust(self) -> bool:
-        """Tell the source that its bytes were wrong; return whether it may have others."""
+    def read_range(self, start: int, end: int) -> bytes:
+        """Return the bytes from ``start`` up to ``end``, asked for as one closed range. No digest covers them.
+
+        Args:
+            start: The first byte, from 0.
+            end: The byte after the last one; all of them are held in memory.
+
+        Raises:
+            SizeMismatch: The source ends before.
+            DistError: As `stream`.
+        """
+        parts: list[bytes] = []
+        left = end - start
+        with contextlib.closing(self._source.open(start, end)) as stream:
+            while left:
+                part = stream.read(left)
+                if not part:
+                    message = f"{self.digest} ended after {end - left} bytes, asked for are those up to {end}"
+                    raise SizeMismatch(message, expected=end, got=end - left)
+                parts.append(part)
+                left -= len(part)
+        return b"".join(parts)
+
+    def distrust(self) -> bool:
+        """Say that what was read turned out wrong; return whether a second try may bring others, of somebody else."""
         if self._size_told:
             self._size, self._size_told = None, False
         distrust = getattr(self._source, "distrust", None)
@@ -239,7 +262,7 @@ class Blob:
                 else:
                     return b"".join(parts)
             except IntegrityError:
-                if not self._distrust():
+                if not self.distrust():
                     raise
             else:
                 break
@@ -340,7 +363,7 @@ class Blob:
             except IntegrityError:
                 # The old bytes were wrong, or the range that followed on them: now without either. Or what came was:
                 # then only if it comes from somebody else.
-                if not had_some and not self._distrust():
+                if not had_some and not self.distrust():
                     raise
                 file.truncate(0)
                 verifier, had_some, connections = _Verifier(self.digest), False, 1
@@ -561,7 +584,7 @@ class BlobReader(io.BufferedIOBase):
         if not self._judged and self.trust != "verified" and self._hashed == self.blob.size:
             got = Digest(self.blob.digest.algorithm, self._hasher.hexdigest())
             if got != self.blob.digest:
-                self.blob._distrust()
+                self.blob.distrust()
                 raise _digest_mismatch(self.blob.digest, got)
             if not self._reread:
                 self.trust = "verified"

@@ -14,14 +14,13 @@ from distsdk.layers.layer import LayerFiles
 from distsdk.layers.overlay import Overlay
 from distsdk.layers.unpack import unpack
 from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
-from distsdk.model.media import CONFIGS, DEFAULT_ACCEPT, INDEXES
+from distsdk.model.media import CONFIGS, INDEXES
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint, Reference
 from distsdk.model.wording import counted, human_size, quoted
 from distsdk.remotes.base import connect
-from distsdk.remotes.registry import MAX_INDEX_DEPTH
 from distsdk.store.local import Store
-from distsdk.transfer import name_in_store
+from distsdk.transfer import MAX_DEPTH, name_in_store
 
 if TYPE_CHECKING:
     import os
@@ -61,7 +60,7 @@ def image(
     Args:
         reference: Which, ``redis:7``.
         platform: Which child of an index, ``os/architecture[/variant]``; by default linux on this machine's
-            architecture.
+            architecture, or what the store has under the name.
         remote: Gives it; by default `connect` finds one.
         store: Where it is looked for first, after a `pull`: what has the name there is it, and what is there is not
             fetched.
@@ -79,11 +78,12 @@ def image(
     """
     if isinstance(reference, str):
         reference = Reference.parse(reference)
-    chosen = Platform.parse(platform) if isinstance(platform, str) else platform or Platform.local()
+    if isinstance(platform, str):
+        platform = Platform.parse(platform)
     if store is not None and not isinstance(store, Store):
         store = Store(store)
     shelf = _Shelf(remote or connect(reference.locator), store)
-    blob = shelf.manifest(reference, chosen)
+    blob = shelf.manifest(reference, platform)
     manifest = Manifest.parse(blob.read(), blob.media_type)
     if manifest.config.media_type not in CONFIGS:
         kind = manifest.artifact_type or manifest.config.media_type
@@ -106,18 +106,20 @@ class _Shelf:
         self._remote = remote
         self._store = store
 
-    def manifest(self, reference: Reference, platform: Platform) -> Blob:
-        """Return the manifest that a name stands for."""
+    def manifest(self, reference: Reference, platform: Platform | None) -> Blob:
+        """Return the manifest that a name stands for; by default for this machine, or what the store has."""
         known = None if self._store is None else self._store.images().get(name_in_store(reference))
+        chosen = platform or Platform.local()
+        if known is not None and platform is not None and known.platform is not None:
+            known = known if platform.choose([known.platform]) is not None else None  # pulled for another one
         if known is None:
-            hints = [Hint("mediatype", kind) for kind in DEFAULT_ACCEPT] if reference.digest is not None else []
-            return self._remote.fetch(reference.object, *hints, Hint("platform", str(platform)))
-        for _ in range(MAX_INDEX_DEPTH + 1):
+            return self._remote.fetch(reference.object, Hint("platform", str(chosen)))
+        for _ in range(MAX_DEPTH + 1):
             if known.media_type not in INDEXES:
                 return self.blob(known)
-            known = Index.parse(self.blob(known).read(), known.media_type).select(platform)
-        message = f"{reference} leads through more than {MAX_INDEX_DEPTH} indexes within indexes"
-        raise LimitExceeded(message, limit=MAX_INDEX_DEPTH)
+            known = Index.parse(self.blob(known).read(), known.media_type).select(chosen)
+        message = f"{reference} leads through more than {MAX_DEPTH} indexes within indexes"
+        raise LimitExceeded(message, limit=MAX_DEPTH)
 
     def blob(self, descriptor: Descriptor) -> Blob:
         """Return a blob, from the store where it has it."""

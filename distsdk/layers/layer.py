@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from distsdk.blob import write_all
-from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, NotFound, SizeMismatch, Unsafe
+from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, NotFound, Unsafe
 from distsdk.layers import index, toc
 from distsdk.layers.compression import DEFAULT_LIMITS
 from distsdk.layers.index import Index, Way
@@ -184,7 +184,7 @@ class LayerFiles:
     def _learn(self, at: Callable[[int], object]) -> None:
         place = self._place
         if place is not None:
-            found = self._again(lambda: toc.read_toc(place, self._read_range))
+            found = self._again(lambda: toc.read_toc(place, self.blob.read_range))
             if found.complete or not self._strict:
                 self._toc = found
                 return
@@ -250,7 +250,7 @@ class LayerFiles:
             found = self._cached()
         if found is None and (vouched or not self._strict):
             try:
-                place = toc.locate(self.descriptor.annotations, self.descriptor.size, self._read_range)
+                place = toc.locate(self.descriptor.annotations, self.descriptor.size, self.blob.read_range)
             except (MalformedDocument, LimitExceeded):
                 if vouched:
                     raise
@@ -365,7 +365,7 @@ class LayerFiles:
 
     def _fetched(self, start: int, end: int, check: Callable[[bytes], _T]) -> _T:
         """Return what ``check`` makes of bytes of the layer, which it refuses if they are others."""
-        return self._again(lambda: check(self._read_range(start, end)))
+        return self._again(lambda: check(self.blob.read_range(start, end)))
 
     def _copied(self, start: int, end: int, check: Callable[[bytes], _T]) -> _T:
         """Return what ``check`` makes of bytes of the copy."""
@@ -381,30 +381,12 @@ class LayerFiles:
                 self._cache.discard(self.blob.digest, _COPY_KIND)
             raise
 
-    def _read_range(self, start: int, end: int) -> bytes:
-        """Return bytes of the layer, asked for as one closed range."""
-        stream = self.blob._source.open(start, end)
-        parts: list[bytes] = []
-        left = end - start
-        try:
-            while left:
-                part = stream.read(left)
-                if not part:
-                    got = end - left
-                    message = f"{self.blob.digest} ended after {got} bytes, declared are {self.descriptor.size}"
-                    raise SizeMismatch(message, expected=self.descriptor.size, got=got)
-                parts.append(part)
-                left -= len(part)
-        finally:
-            stream.close()
-        return b"".join(parts)
-
     def _again(self, read: Callable[[], _T]) -> _T:
         """Return what ``read`` does; once more where its bytes were wrong and somebody else may have others."""
         try:
             return read()
         except (IntegrityError, MalformedDocument):
-            if not self.blob._distrust():
+            if not self.blob.distrust():
                 raise
         return read()
 

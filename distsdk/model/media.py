@@ -32,10 +32,16 @@ DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyj
 
 OCTET_STREAM = "application/octet-stream"
 
+#: The annotation by which the index of a layout names an image.
+#: https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md#pre-defined-annotation-keys
+REF_NAME = "org.opencontainers.image.ref.name"
+
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 DOCUMENTS = INDEXES | MANIFESTS
 CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+#: Docker's own: in a layout other tools look for OCI's alone.
+DOCKER_DOCUMENTS = frozenset({DOCKER_LIST, DOCKER_MANIFEST})
 SCHEMA1 = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 #: Layers that a registry may not hold: their bytes are at the descriptor's `urls`.
 FOREIGN_LAYERS = frozenset(

@@ -30,14 +30,14 @@ from distsdk.model.fields import optional_text
 from distsdk.model.image import ImageConfig, Index, Manifest, check_document, load_json
 from distsdk.model.media import (
     CONFIGS,
-    DOCKER_LIST,
-    DOCKER_MANIFEST,
+    DOCKER_DOCUMENTS,
     DOCUMENTS,
     INDEXES,
     MANIFESTS,
     OCI_INDEX,
     OCI_MANIFEST,
     OCTET_STREAM,
+    REF_NAME,
     SCHEMA1,
 )
 from distsdk.model.reference import Locator, Object, Reference
@@ -61,14 +61,10 @@ MAX_DOCUMENT = 4 * 1024 * 1024
 #: Indexes within indexes that a ``platform:`` hint is followed through.
 MAX_INDEX_DEPTH = 4
 
-#: The annotation by which a layout tells an image's name.
-REF_NAME = "org.opencontainers.image.ref.name"
-
 #: The tag where none is written: in files it also stands for the only image there is.
 _ONLY = "latest"
 
 _LAYOUT_HEADER = "application/vnd.oci.layout.header.v1+json"
-_DOCKERS = frozenset({DOCKER_MANIFEST, DOCKER_LIST})
 _VERSION = re.compile(r"1\.[0-9]+\.[0-9]+")
 _SHOWN_NAMES = 20
 
@@ -413,7 +409,7 @@ class _Names:
                 found = (self._exact if group else self._full).setdefault(tag, {})
                 # A store has an index of OCI's before a document of Docker's, for tools that know no other.
                 before = last.get(name)
-                if before is not None and before.media_type == OCI_INDEX and entry.media_type in _DOCKERS:
+                if before is not None and before.media_type == OCI_INDEX and entry.media_type in DOCKER_DOCUMENTS:
                     found.pop(before.digest, None)
                 found[entry.digest] = last[name] = entry
 

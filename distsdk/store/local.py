@@ -39,7 +39,7 @@ from distsdk.errors import (
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import Index, load_json, parse_json
-from distsdk.model.media import CONFIGS, DOCKER_LIST, DOCKER_MANIFEST, DOCUMENTS, LAYERS, OCI_INDEX
+from distsdk.model.media import CONFIGS, DOCKER_DOCUMENTS, DOCKER_LIST, DOCUMENTS, LAYERS, OCI_INDEX, REF_NAME
 from distsdk.model.wording import quoted
 from distsdk.store.content import Active, Collected, Info, Ingested, Verified
 
@@ -50,18 +50,11 @@ if TYPE_CHECKING:
 
     from distsdk.blob import BlobReader, ByteStream
 
-#: The annotation that names an image in ``index.json``.
-#: https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md
-REF_NAME = "org.opencontainers.image.ref.name"
-
 #: Bytes of ``index.json``: names of some 100,000 images.
 MAX_INDEX_SIZE = 64 * 1024 * 1024
 
 #: Bytes of a manifest or index that is looked into for what it leads to.
 MAX_DOCUMENT_SIZE = 4 * 1024 * 1024
-
-#: Documents that other tools do not look for in a layout.
-_DOCKERS = frozenset({DOCKER_MANIFEST, DOCKER_LIST})
 
 #: What leads to nothing, whatever its bytes are.
 _LEAVES = LAYERS | CONFIGS
@@ -308,7 +301,7 @@ class Store:
             raise InvalidReference(message)
         with contextlib.ExitStack() as held:
             targets = [descriptor]
-            if descriptor.media_type in _DOCKERS:
+            if descriptor.media_type in DOCKER_DOCUMENTS:
                 held.enter_context(self.lease())
                 targets.insert(0, self._way_to(descriptor))
             named = [evolve(t, annotations={**t.annotations, REF_NAME: name}).to_fields() for t in targets]

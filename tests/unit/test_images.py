@@ -305,6 +305,15 @@ def test_what_was_pulled_is_read_without_a_request(
     assert [] == registry.requests
 
 
+def test_a_pull_for_another_platform_is_not_it(registry: Registry, look: Callable[..., Image], tmp_path: Path) -> None:
+    """What was asked for by its platform is fetched where the store has another; without one, what is there is it."""
+    store = Store(tmp_path / "store")
+    distsdk.pull(f"{registry.locator('x')}:7", store, platform="linux/arm64")
+    assert "linux/amd64" == look("7", platform="linux/amd64", store=store).read_text("/arch")
+    assert "linux/arm64" == look("7", platform="linux/arm64", store=store).read_text("/arch")
+    assert "linux/arm64" == look("7", platform=None, store=store).read_text("/arch")
+
+
 def test_what_the_store_lacks_is_fetched(registry: Registry, look: Callable[..., Image], tmp_path: Path) -> None:
     """A layer that is missing from a pulled image, and an image that was not pulled."""
     store = Store(tmp_path / "store")

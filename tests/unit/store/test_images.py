@@ -20,8 +20,8 @@ from distsdk import (
     Unsafe,
 )
 from distsdk.model import media
+from distsdk.model.media import REF_NAME
 from distsdk.store import local
-from distsdk.store.local import REF_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
