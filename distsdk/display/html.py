@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, NewType
 
 from distsdk.errors import printable, redact
-from distsdk.model.media import REF_NAME
+from distsdk.model.descriptor import REF_NAME, TITLE
 from distsdk.model.wording import counted, human_size
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _DIFF_FILES = 4_600
 
 #: Annotations that say in a word what an entry of a list is: a file's name, a tag, an attestation.
 #: https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md#pre-defined-annotation-keys
-_TELLING = ("org.opencontainers.image.title", REF_NAME, "vnd.docker.reference.type")
+_TELLING = (TITLE, REF_NAME, "vnd.docker.reference.type")
 
 _Html = NewType("_Html", str)
 

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 #: Bytes; sizes are signed 64-bit numbers everywhere else.
 MAX_SIZE = 2**63 - 1
 
+# https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md#pre-defined-annotation-keys
+#: The annotation by which the index of a layout names an image.
+REF_NAME = "org.opencontainers.image.ref.name"
+#: The annotation that names the file which a layer of an artifact is.
+TITLE = "org.opencontainers.image.title"
+
 
 def _copied(annotations: Mapping[str, str]) -> dict[str, str]:
     return dict(annotations)

@@ -32,10 +32,6 @@ DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyj
 
 OCTET_STREAM = "application/octet-stream"
 
-#: The annotation by which the index of a layout names an image.
-#: https://github.com/opencontainers/image-spec/blob/v1.1.1/annotations.md#pre-defined-annotation-keys
-REF_NAME = "org.opencontainers.image.ref.name"
-
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 DOCUMENTS = INDEXES | MANIFESTS

@@ -25,7 +25,7 @@ from distsdk.errors import (
     SizeMismatch,
     UnsupportedDocument,
 )
-from distsdk.model.descriptor import Descriptor
+from distsdk.model.descriptor import REF_NAME, Descriptor
 from distsdk.model.fields import optional_text
 from distsdk.model.image import ImageConfig, Index, Manifest, check_document, load_json
 from distsdk.model.media import (
@@ -37,7 +37,6 @@ from distsdk.model.media import (
     OCI_INDEX,
     OCI_MANIFEST,
     OCTET_STREAM,
-    REF_NAME,
     SCHEMA1,
 )
 from distsdk.model.reference import Locator, Object, Reference

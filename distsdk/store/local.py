@@ -36,10 +36,10 @@ from distsdk.errors import (
     Unsafe,
     UnsupportedDocument,
 )
-from distsdk.model.descriptor import Descriptor
+from distsdk.model.descriptor import REF_NAME, Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import Index, load_json, parse_json
-from distsdk.model.media import CONFIGS, DOCKER_DOCUMENTS, DOCKER_LIST, DOCUMENTS, LAYERS, OCI_INDEX, REF_NAME
+from distsdk.model.media import CONFIGS, DOCKER_DOCUMENTS, DOCKER_LIST, DOCUMENTS, LAYERS, OCI_INDEX
 from distsdk.model.wording import quoted
 from distsdk.store.content import Active, Collected, Info, Ingested, Verified
 

@@ -20,7 +20,7 @@ from distsdk import (
     Unsafe,
 )
 from distsdk.model import media
-from distsdk.model.media import REF_NAME
+from distsdk.model.descriptor import REF_NAME
 from distsdk.store import local
 
 if TYPE_CHECKING:
