@@ -13,7 +13,7 @@ TOOLS := $(VENV)/tools.stamp
 FUZZER := $(VENV)/fuzzer.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help walkthrough test test-all live soak fuzz guards cassettes notebooks lint types docs constraints clean
+.PHONY: help walkthrough test test-all live soak fuzz guards cassettes notebooks browser lint types docs constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -52,6 +52,9 @@ cassettes: $(TOOLS)  ## record the cassettes anew from the live stack, and write
 
 notebooks: $(TOOLS)  ## execute the notebooks and compare what they show with what is committed
 	$(BIN)/python -m pytest tests/notebooks $(ARGS)
+
+browser: $(TOOLS)  ## the notebooks and the explorer in JupyterLab, seen by Chromium (Debian's package)
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: $(TOOLS)  ## ruff: rules and format
 	$(BIN)/python -m ruff check
