@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 import pytest
@@ -111,10 +112,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     own |= {"XDG_CACHE_HOME": str(home / "cache"), "DISTSDK_REPLAY": str(ROOT / "cassettes")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
+    command += ["--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True"]
     command += [
-        "--IdentityProvider.token=",
-        "--ServerApp.password=",
-        "--LabApp.expose_app_in_browser=True",
+        "--ServerApp.disable_check_xsrf=True",
         f"--ServerApp.root_dir={folder}",
     ]
     log = home / "log"
@@ -179,4 +179,11 @@ def lab(server: tuple[str, Path, Path], new_page: Callable[[], Page]) -> Iterato
     )
     yield Lab(page, *server)
     page.close()
+    for session in _ask(f"{url}/api/sessions"):  # their kernels would stay
+        _ask(f"{url}/api/sessions/{session['id']}", "DELETE")
     assert [] == elsewhere
+
+
+def _ask(url: str, method: str = "GET") -> Any:  # noqa: ANN401 - as json.loads
+    with urllib.request.urlopen(urllib.request.Request(url, method=method)) as answer:
+        return json.loads(answer.read() or "null")

@@ -141,3 +141,143 @@ def test_strings_of_a_registry_stay_inert(lab: Lab) -> None:
     lab.theme("JupyterLab Dark")
     assert [] == illegible(page, ".jp-Notebook .distsdk")
     lab.shoot("hostile-dark")
+
+
+EXPLORED = f"""\
+import os
+os.environ.pop("DISTSDK_REPLAY")
+import base64, io, tarfile
+import distsdk
+from distsdk.testing import Registry
+
+picture = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAE0lEQVR4nGP8z4APMOGVHbHSAEEsAROxCnMTAAAAAElFTkSuQmCC"
+)
+
+def archive(files):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            member.mtime = 1_700_000_000
+            tar.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+passwd = b"root:x:0:0\\n"
+hostile = {HOSTILE!r}
+low = {{
+    "etc/os-release": b"NAME=Test\\nVERSION=1234\\n",
+    "etc/passwd": passwd * 90,
+    "usr/bin/tool": bytes(range(256)) * 20,
+}}
+high = {{
+    "etc/hosts": b"127.0.0.1 localhost\\n",
+    "etc/passwd": passwd * 9,
+    "usr/share/picture.png": picture,
+    "srv/" + hostile.replace("/", "|"): hostile.encode(),
+}}
+registry = Registry().__enter__()
+history = [{{"created_by": "COPY low / # buildkit"}}, {{"created_by": "RUN make high"}}]
+registry.add_image("a/b", "v1", layers=[archive(low), archive(high)], config={{"history": history}})
+image = distsdk.image(registry.locator("a/b") + ":v1", platform="linux/amd64")
+"""
+
+
+def rows(page: Page) -> list[str]:
+    """Return the names that the explorer lists."""
+    lines = page.locator(".distsdk-explorer .distsdk-files option").all_inner_texts()
+    return [line.replace("\xa0", " ").split("  ")[0].strip() for line in lines]
+
+
+def test_the_explorer_is_used_by_keys_alone(lab: Lab) -> None:
+    """Layer, path, filter, order, rows and the button that opens: all with Tab, arrows and Enter."""
+    lab.write("explorer.ipynb", EXPLORED, "image.explore()")
+    lab.open("explorer.ipynb")
+    lab.run()
+    page, keys = lab.page, lab.page.keyboard
+    explorer = page.locator(".distsdk-explorer").last
+    listed = page.locator(".distsdk-explorer .distsdk-files option")
+    preview = page.locator(".distsdk-explorer .distsdk-preview")
+
+    def tab_to(name: str) -> None:
+        for _ in range(15):
+            keys.press("Tab")
+            if page.evaluate("name => document.activeElement.closest('.' + name) !== null", name):
+                return
+        pytest.fail(f"Tab does not lead to {name}")
+
+    expect(listed).to_have_count(3)
+    assert ["etc/", "srv/", "usr/"] == rows(page)
+    page.locator(".distsdk-explorer .distsdk-platform select").focus()
+
+    tab_to("distsdk-layer")
+    for key in ("Space", "ArrowDown", "Enter"):  # the lower layer alone
+        keys.press(key)
+    expect(listed).to_have_count(2)
+    assert ["etc/", "usr/"] == rows(page)
+    for key in ("Space", "ArrowUp", "Enter"):
+        keys.press(key)
+    expect(listed).to_have_count(3)
+
+    tab_to("distsdk-path")
+    keys.press("Control+a")
+    keys.type("/etc")
+    keys.press("Enter")
+    expect(listed.first).to_contain_text("hosts")
+    assert ["hosts", "os-release", "passwd"] == rows(page)
+
+    tab_to("distsdk-sort")
+    for key in ("Space", "ArrowDown", "Enter"):  # the largest first
+        keys.press(key)
+    expect(listed.first).to_contain_text("passwd")
+    assert ["passwd", "os-release", "hosts"] == rows(page)
+
+    page.locator(".distsdk-explorer .distsdk-path input").focus()
+    tab_to("distsdk-filter")
+    keys.type("os-rel")
+    expect(listed).to_have_count(1)
+    tab_to("distsdk-open")
+    keys.press("Enter")
+    expect(preview).to_contain_text("NAME=Test")
+    expect(page.locator(".distsdk-explorer .distsdk-about")).to_contain_text("COPY low / # buildkit")
+    expect(page.locator(".distsdk-explorer .distsdk-code")).to_contain_text("image.read_text('/etc/os-release')")
+    lab.shoot("explorer-light", explorer)
+    lab.theme("JupyterLab Dark")
+    assert [] == illegible(page, ".distsdk-explorer .jupyter-widgets:not(:has(.jupyter-widgets))")
+    lab.shoot("explorer-dark", explorer)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/usr/bin/tool", "00000000"),
+        ("/srv", "img src=x onerror"),
+        (f"/srv/{HOSTILE.replace('/', '|')}", "<img src=x onerror"),
+    ],
+    ids=["binary", "hostile-name", "hostile-file"],
+)
+def test_the_explorer_shows_what_a_file_is(lab: Lab, path: str, shown: str, request: pytest.FixtureRequest) -> None:
+    """Bytes as a hex dump, text as text, whatever it says."""
+    name = f"{request.node.callspec.id}.ipynb"
+    lab.write(name, EXPLORED, "image.explore()")
+    lab.open(name)
+    lab.run()
+    field = lab.page.locator(".distsdk-explorer .distsdk-path input")
+    field.fill(path)
+    field.press("Enter")
+    expect(lab.page.locator(".distsdk-explorer")).to_contain_text(shown)
+    assert_inert(lab.page)
+
+
+def test_the_explorer_shows_a_picture(lab: Lab) -> None:
+    """A picture in an image is shown as one."""
+    lab.write("picture.ipynb", EXPLORED, "image.explore()")
+    lab.open("picture.ipynb")
+    lab.run()
+    field = lab.page.locator(".distsdk-explorer .distsdk-path input")
+    field.fill("/usr/share/picture.png")
+    field.press("Enter")
+    picture = lab.page.locator(".distsdk-explorer .distsdk-preview img")
+    picture.wait_for()
+    assert [8, 8] == picture.evaluate("img => img.decode().then(() => [img.naturalWidth, img.naturalHeight])")
