@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from distsdk.blob import sync_folder
 from distsdk.errors import Unsafe
+from distsdk.model.shown import Shown
 from distsdk.model.wording import human_size
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _BEGUN, _LOCK = ".begun", ".lock"
 _log = logging.getLogger(__name__)
 
 
-class Cache:
+class Cache(Shown):
     """Files by the digest of the layer they are about. What is not there can be made anew.
 
     Whoever can write into the folder decides what a layer seems to hold. So it has to belong to the user, and be
@@ -63,6 +64,8 @@ class Cache:
         """
         self.folder = Path(folder)
         self.limit = limit
+
+    _worth_a_look = ("folder", "limit")
 
     def __repr__(self) -> str:
         return f"<Cache {self.folder} at most {human_size(self.limit)}>"

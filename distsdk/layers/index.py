@@ -53,6 +53,14 @@ _MEMBER = struct.Struct("<BHQQQqQQQQHHHHI")
 #: size, start and end of the packed bytes, bits, bytes of the window, SHA-256.
 _SPAN = struct.Struct("<QQQBI32s")
 
+#: What C counts bytes with.
+_MAX_SIZE = 2**63 - 1
+
+#: What comes of a file with the right checksum whose writer made no sense.
+_NONSENSE = (
+    *(struct.error, zlib.error, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
+)
+
 _KINDS = list(Kind)
 _NO_XATTRS: dict[bytes, bytes] = {}
 
@@ -116,7 +124,7 @@ class Index:
         with closing(_Counted(blob, at)) as source:
             try:
                 way, spans, unpacked = _unpacked(source, media_type, limits, copy)
-                members, got = index_tar(unpacked, limits=limits)
+                members, got = index_tar(unpacked, limits=limits, vouched_for=True)  # by the blob's digest
             except MalformedDocument:
                 source.finish()  # a wrong digest explains the damage
                 raise
@@ -242,7 +250,7 @@ class Index:
             raise MalformedDocument("a layer index is damaged; it has to be made anew")
         try:
             return cls._parsed(body, digest)
-        except (struct.error, zlib.error, KeyError, TypeError, IndexError, ValueError) as error:
+        except _NONSENSE as error:
             raise MalformedDocument(f"a layer index cannot be used ({error}); it has to be made anew") from error
 
     @classmethod
@@ -423,7 +431,7 @@ def _members(rows: bytes, texts: bytes) -> Iterator[Member]:
 def _spans(rows: bytes, windows: memoryview) -> Iterator[Span]:
     start = at = 0
     for size, packed_start, packed_end, bits, length, digest in _SPAN.iter_unpack(rows):
-        if not size or packed_end <= packed_start or bits > 7:
+        if not size or start + size > _MAX_SIZE or packed_end <= packed_start or bits > 7:
             raise ValueError("a span is none")
         yield Span(start, size, packed_start, packed_end, digest, bits, bytes(windows[at : at + length]))
         start += size

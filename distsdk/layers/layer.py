@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import weakref
 from bisect import bisect_right
 from collections import OrderedDict
@@ -18,7 +17,9 @@ from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, Not
 from distsdk.layers import index, toc
 from distsdk.layers.compression import DEFAULT_LIMITS
 from distsdk.layers.index import Index, Way
+from distsdk.layers.lock import Lock
 from distsdk.layers.member import Kind, shown
+from distsdk.model.shown import Shown
 from distsdk.model.wording import human_size
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class LayerFiles:
         self._cache = cache
         self._limits = limits
         self._strict = strict
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._place: Place | None = None
         self._looked = False  # for a table of contents, and an index
         self._toc: Toc | None = None
@@ -230,6 +231,11 @@ class LayerFiles:
                 f" ({human_size(self.descriptor.size)})"
             )
         return MemberFile(member, pieces, start, trust)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # What was learnt is in the cache, if there is one.
+        given = (self.blob, self.descriptor, self._diff_id, self._cache, self._limits, self._strict)
+        return _files_again, given
 
     def __repr__(self) -> str:
         state = "not looked at"
@@ -391,6 +397,17 @@ class LayerFiles:
         return read()
 
 
+def _files_again(  # noqa: PLR0917 - as pickled
+    blob: Blob,
+    descriptor: Descriptor,
+    diff_id: Digest | None,
+    cache: Cache | None,
+    limits: LayerLimits,
+    strict: bool,
+) -> LayerFiles:
+    return LayerFiles(blob, descriptor, diff_id=diff_id, cache=cache, limits=limits, strict=strict)
+
+
 class _Kept:
     """Unpacked pieces, those that were used last, and at least one."""
 
@@ -398,7 +415,7 @@ class _Kept:
         self._limit = limit
         self._size = 0
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, number: int) -> bytes | None:
         with self._lock:
@@ -500,7 +517,7 @@ class _Pieces:
         return pieces[0]
 
 
-class MemberFile(io.BufferedIOBase):
+class MemberFile(Shown, io.BufferedIOBase):
     """A file of a layer: `read`, `seek`, `tell`.
 
     Every byte was verified, as `trust` says, before it is handed out. Reading on fetches more at a time, up to 8 MiB.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from distsdk.errors import Unsafe
+from distsdk.model.shown import Shown
 from distsdk.model.wording import quoted
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Kind(Enum):
 
 
 @frozen(kw_only=True)
-class Member:
+class Member(Shown):
     """An entry of a layer. Nothing in it is to be trusted: names may lead anywhere.
 
     Attributes:

@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import define, frozen
 
 from distsdk.errors import LimitExceeded, MalformedDocument, NotFound, Unsafe
+from distsdk.layers.lock import Lock
 from distsdk.layers.member import Kind, Member, Role, inside, place, shown
+from distsdk.model.shown import Shown
+from distsdk.model.wording import human_size, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,8 +54,8 @@ class Layer(Protocol):
         ...
 
 
-@frozen
-class Entry:
+@frozen(repr=False)
+class Entry(Shown):
     """A name in the merged tree.
 
     Attributes:
@@ -71,6 +74,11 @@ class Entry:
     def name(self) -> str:
         """The last part of the path; empty for the root."""
         return self.path.rpartition("/")[2]
+
+    def __repr__(self) -> str:
+        kind = self.member.kind.name.lower().replace("_", " ")
+        size = f" {human_size(self.member.size)}" if self.member.kind is Kind.FILE else ""
+        return f"<Entry {quoted(self.path)} {kind}{size}, layer {self.layer}>"
 
 
 @define(eq=False)
@@ -110,7 +118,7 @@ class Overlay:
         self._layers = tuple(layers)
         self._views: dict[int, _View] = {}
         self._tree: _Node | None = None
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> Entry:
         """Return what is at a path. Layers below the one that decides are left alone.
@@ -188,7 +196,7 @@ class Overlay:
             DistError: As `stat`, at once.
         """
         names, node = self._merged_at(path)
-        return (_entry(found, below) for found, below in _below(names, node))
+        return _below(_text(names), node)
 
     def glob(self, pattern: str) -> Iterator[Entry]:
         """Yield what a pattern matches, sorted, each once.
@@ -205,6 +213,9 @@ class Overlay:
         root = self._merged()
         found = dict(self._matches(root, parts))
         return (_entry(names, found[names]) for names in sorted(found))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Overlay, (self._layers,)
 
     def _matches(self, root: _Node, parts: list[bytes]) -> Iterator[tuple[tuple[bytes, ...], _Node]]:
         """Yield what a pattern matches; some twice, where it has several ``**``."""
@@ -693,14 +704,17 @@ def _all_members(layers: Sequence[Layer]) -> list[Sequence[Member]]:
     return [found[number] for number in range(len(layers))]
 
 
-def _below(names: tuple[bytes, ...], node: _Node) -> Iterator[tuple[tuple[bytes, ...], _Node]]:
-    todo = [(names, node)]
+def _below(path: str, node: _Node) -> Iterator[Entry]:
+    """Yield what is below a folder: each folder before what is in it, names sorted."""
+    todo = [(path.rstrip("/"), node)]
     while todo:
-        found, at = todo.pop()
+        path, at = todo.pop()
         if at is not node:
-            yield found, at
+            yield Entry(path, at.member, at.layer, at.hard_link)
         if at.children:
-            todo += [((*found, name), child) for name, child in sorted(at.children.items(), reverse=True)]
+            todo += [
+                (f"{path}/{os.fsdecode(name)}", child) for name, child in sorted(at.children.items(), reverse=True)
+            ]
 
 
 def _parts(path: str) -> list[bytes]:

@@ -70,8 +70,15 @@ _GLOBAL = frozenset({b"uid", b"gid", b"uname", b"gname", b"mtime"})
 _NOT_GLOBAL = (b"path", b"linkpath", b"size", b"GNU.sparse.", _XATTR)
 
 
-def index_tar(chunks: Iterable[bytes], *, limits: LayerLimits = DEFAULT_LIMITS) -> tuple[list[Member], Digest]:
+def index_tar(
+    chunks: Iterable[bytes], *, limits: LayerLimits = DEFAULT_LIMITS, vouched_for: bool = False
+) -> tuple[list[Member], Digest]:
     """Return the members of an archive and the SHA-256 of all its bytes: the layer's diffID.
+
+    Args:
+        chunks: As for `read_tar`.
+        limits: As for `read_tar`.
+        vouched_for: As for `read_tar`.
 
     Raises:
         DistError: As `read_tar`.
@@ -83,12 +90,12 @@ def index_tar(chunks: Iterable[bytes], *, limits: LayerLimits = DEFAULT_LIMITS) 
             hasher.update(chunk)
             yield chunk
 
-    members = [member for member, _ in read_tar(hashed(), limits=limits)]
+    members = [member for member, _ in read_tar(hashed(), limits=limits, vouched_for=vouched_for)]
     return members, Digest("sha256", hasher.hexdigest())
 
 
 def read_tar(
-    chunks: Iterable[bytes], *, limits: LayerLimits = DEFAULT_LIMITS
+    chunks: Iterable[bytes], *, limits: LayerLimits = DEFAULT_LIMITS, vouched_for: bool = False
 ) -> Iterator[tuple[Member, Iterator[memoryview]]]:
     """Yield the members of an archive, each with the stored bytes of its content.
 
@@ -97,6 +104,9 @@ def read_tar(
     Args:
         chunks: The bytes of the archive, uncompressed.
         limits: Those of members, names, headers and of a file's size hold here.
+        vouched_for: A digest of all the bytes is checked elsewhere, so that none can be missing. Then an archive may
+            end where the content of a member does: `umoci insert` and ctr-remote write no end, nor do they fill up the
+            last block.
 
     Yields:
         A member, and an iterator over `Member.stored` bytes in pieces of at least one. What is not taken of it is
@@ -104,18 +114,19 @@ def read_tar(
 
     Raises:
         MalformedDocument: The archive is damaged or cut, does not end as archives do (two blocks of zeros, then zeros
-            only), or has an entry that is none: a volume label, a part of another archive.
+            only; or see ``vouched_for``), or has an entry that is none: a volume label, a part of another archive.
         LimitExceeded: It has more than a limit allows.
     """
-    return iter(_Reader(chunks, limits))
+    return iter(_Reader(chunks, limits, vouched_for=vouched_for))
 
 
 class _Reader:
     """An archive, and how far it was read."""
 
-    def __init__(self, chunks: Iterable[bytes], limits: LayerLimits) -> None:
+    def __init__(self, chunks: Iterable[bytes], limits: LayerLimits, *, vouched_for: bool) -> None:
         self._chunks = iter(chunks)
         self._limits = limits
+        self._vouched_for = vouched_for
         self._chunk = b""
         self._view = memoryview(b"")
         self._at = 0  # in the chunk
@@ -131,6 +142,8 @@ class _Reader:
         count = 0
         while True:
             self._block_at = self._before + self._at
+            if self._at == len(self._chunk) and self._is_over(whole=bool(count) and not own and not names):
+                return
             block = self._take(BLOCK)
             if block == _ZEROS:
                 if own or names:
@@ -156,13 +169,11 @@ class _Reader:
                 self._exceeds("entries", self._limits.members, "members", f"{self._limits.members:,}")
             records = {**common, **own} if common else own
             member = self._member(block, records, sparse, names)
-            if own:
-                own, sparse = {}, []
-            if names:
-                names = {}
+            if own or names:
+                own, sparse, names = {}, [], {}
             end = member.offset + member.stored
             yield member, self._content(member.offset, end)
-            self._skip(end + -end % BLOCK)
+            self._skip(end)
 
     # The bytes
 
@@ -205,11 +216,13 @@ class _Reader:
             yield piece
 
     def _skip(self, end: int) -> None:
-        """Go on to where ``end`` is."""
-        while (at := end - self._before) > len(self._chunk):
+        """Go on to the block after a content that ends at ``end``; less far if nothing follows on the content."""
+        while (at := end + -end % BLOCK - self._before) > len(self._chunk):
             self._at = len(self._chunk)
             if not self._next_chunk():
-                self._cut()
+                if self._before + self._at < end:
+                    self._cut()
+                return
         self._at = at
 
     def _end(self) -> None:
@@ -222,6 +235,19 @@ class _Reader:
             self._at = len(self._chunk)
             if not self._next_chunk():
                 return
+
+    def _is_over(self, *, whole: bool) -> bool:
+        """Return whether nothing follows, without the two blocks; where that may be: if all members are ``whole``."""
+        if self._next_chunk():
+            return False
+        if not whole:
+            self._cut()
+        if not self._vouched_for:
+            raise MalformedDocument(
+                f"a layer's tar archive ends after {self._before + self._at} bytes, without the end that archives "
+                "have: it was cut, or whoever made it left that out, and only a digest can tell"
+            )
+        return True
 
     # Headers
 

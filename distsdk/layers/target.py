@@ -47,8 +47,9 @@ _OPEN = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 
 _ENTER = _OPEN | getattr(os, "O_PATH", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | _CLOEXEC
 
-#: What the system says where a file system has no extended attributes, or not this one, or not for this user.
-_NO_XATTR = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.E2BIG, errno.ERANGE}
+#: What the system says where a file system has no extended attributes, or not this one, or not for this user; or where
+#: there is no /proc.
+_NO_XATTR = {errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.E2BIG, errno.ERANGE}
 #: What overlayfs keeps for itself: a tree that is mounted as one of its layers would have them obeyed.
 _NEVER_SET = (b"user.overlay.", b"trusted.overlay.")
 
@@ -324,7 +325,9 @@ class Target:
             os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
         if member.kind is not Kind.SYMLINK:
             os.chmod(name, self._mode(member), dir_fd=folder, follow_symlinks=False)
-        self.xattrs_refused += len(member.xattrs)  # the system sets them by a path only, or on what is open
+        if member.xattrs:
+            # They are set by a path only, or on what is open. This one leads into the open folder, and no farther.
+            self._set_xattrs(b"/proc/self/fd/%d/%b" % (folder, name), member.xattrs)
         os.utime(name, ns=(member.mtime, member.mtime), dir_fd=folder, follow_symlinks=False)
 
     # Folders
@@ -626,13 +629,14 @@ class Target:
             return True
         return self.owners and (name == b"security.capability" or name.startswith(b"trusted."))
 
-    def _set_xattrs(self, file: int, xattrs: Mapping[bytes, bytes]) -> None:
+    def _set_xattrs(self, file: int | bytes, xattrs: Mapping[bytes, bytes]) -> None:
+        """Set attributes of an open file, or of what is at a path; if that is a symbolic link, its own."""
         for name, value in xattrs.items():
             if not self._may_set(name):
                 self.xattrs_refused += 1
                 continue
             try:
-                os.setxattr(file, name, value)
+                os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
             except OSError as error:
                 if error.errno not in _NO_XATTR:
                     raise

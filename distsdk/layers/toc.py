@@ -10,7 +10,6 @@ https://github.com/containers/storage/blob/v1.55.0/docs/containers-storage-zstd-
 from __future__ import annotations
 
 import base64
-import bisect
 import json
 import re
 import struct
@@ -29,7 +28,7 @@ from distsdk.model.digest import Digest
 from distsdk.model.wording import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Bytes of a table of contents, compressed and not: some 200,000 files. (containers/storage takes 50 MiB.)
 MAX_TOC = 64 * 1024 * 1024
@@ -86,7 +85,9 @@ _NUMBERS = dict.fromkeys(
     0,
 )
 _TEXTS = dict.fromkeys(("type", "digest", "chunkDigest", "chunkType", "userName", "groupName", "modtime"), "")
-_get_numbers, _get_texts = itemgetter(*_NUMBERS), itemgetter(*_TEXTS)
+_FIELDS: Mapping[str, int | str] = {**_NUMBERS, **_TEXTS}
+_TYPES = [type(missing) for missing in _FIELDS.values()]
+_get_fields = itemgetter(*_FIELDS)
 
 _KINDS = {
     "reg": Kind.FILE,
@@ -409,10 +410,9 @@ class _Reader:
         digests: dict[bytes, str] = {}
         current: list[_Part] | None = None
         for entry in self._entries(text):
-            (
-                (offset, length, start, inner, end, *numbers),
-                (kind, digest, chunk_digest, chunk_type, *texts),
-            ) = _fields(entry)
+            fields = _fields(entry)
+            offset, length, start, inner, end = fields[:5]
+            kind, digest, chunk_digest, chunk_type = fields[11:15]
             if kind == "reg" or kind == "chunk":  # noqa: PLR1714 - there may be hundreds of thousands
                 if chunk_type and chunk_type != "zeros":
                     _refuse(f"a chunk is of the type {quoted(chunk_type)}, which is none")
@@ -424,7 +424,7 @@ class _Reader:
                         _refuse("a chunk follows on no file")
                     current.append(part)
                     continue
-            member = self._member(entry, kind, texts, numbers)
+            member = self._member(entry, fields)
             path = member.path
             if path in members:
                 _refuse(f"{shown(path)} occurs twice")
@@ -490,13 +490,13 @@ class _Reader:
         if "entries" not in seen:
             _refuse("it has no entries")
 
-    def _member(self, entry: dict[str, Any], type_: str, texts: Sequence[str], numbers: Sequence[int]) -> Member:
+    def _member(self, entry: dict[str, Any], fields: tuple[Any, ...]) -> Member:
+        size, mode, uid, gid, major, minor, type_ = fields[5:12]
+        user, group, time = fields[15:]
         name = _name(entry, "name")
         kind = _KINDS.get(type_)
         if kind is None:
             _refuse(f"{shown(name)} is of the type {quoted(type_)}, which is none")
-        user, group, time = texts
-        size, mode, uid, gid, major, minor = numbers
         if uid > _MAX_ID or gid > _MAX_ID:
             _refuse(f"{shown(name)} has an owner or group that no system has")
         # Only the first entry of a user has the name.
@@ -541,31 +541,31 @@ class _Reader:
     ) -> dict[bytes, tuple[Tile, ...]]:
         """Return the chunks of each file: where each ends is told by where the next one begins."""
         limit = self._place.start
-        data = [part for own in parts.values() for part in own if not part[-1]]
-        starts = sorted({start for _, _, start, *_ in data})
+        data = [part for own in parts.values() for part in own if not part[6]]
+        starts = sorted({part[2] for part in data})
         # Where all begin elsewhere, and none says where it ends, none can lie over another one.
-        may_overlap = len(starts) < len(data) or any(end for *_, end, _ in data)
-        del data
-        starts.append(limit)
+        may_overlap = len(starts) < len(data) or any(part[5] for part in data)
+        ends = dict(zip(starts, [*starts[1:], limit], strict=False))
+        del data, starts
         placed: dict[bytes, tuple[Tile, ...]] = {}
         for path, own in parts.items():
-            size, last = members[path].size, len(own) - 1
-            while last >= 0 and own[last][-1]:
-                last -= 1
-            file_end = own[0][-2]
-            at = 0
+            size, at = members[path].size, 0
+            # The file's own entry says, if at all, where its last part ends.
+            file_end = own[0][5]
+            last = max((number for number, part in enumerate(own) if not part[6]), default=-1) if file_end else -1
+            # A file of one chunk may have its own digest alone.
+            alone = digests.get(path) if len(own) == 1 else None
             tiles: list[Tile] = []
             for number, (offset, told, start, inner, chunk_digest, _, zeros) in enumerate(own):
                 length = told or size - offset
                 if offset != at or not 0 < length <= size - at:
                     _refuse(f"the chunks of {shown(path)} leave a gap, overlap, or are more than the file")
                 at += length
-                # A file of one chunk may have the file's digest alone.
-                digest = chunk_digest or (digests.get(path) if len(own) == 1 else None)
+                digest = chunk_digest or alone
                 if zeros:
                     tiles.append((offset, length, 0, 0, 0, digest, True))
                     continue
-                end = (number == last and file_end) or starts[bisect.bisect_right(starts, start, 0, len(starts) - 1)]
+                end = file_end if number == last else ends[start]
                 if not 0 < start < end <= limit:
                     _refuse(f"{shown(path)} is said to be at bytes {start} to {end}, where no files are")
                 if end - start > MAX_CHUNK or inner + length > MAX_CHUNK:
@@ -621,17 +621,17 @@ def _punctuation(text: str, at: int, mark: str) -> int:
     return at + 1
 
 
-def _fields(entry: dict[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Return the numbers and texts of an entry, in the order of `_NUMBERS` and `_TEXTS`, for what is missing too."""
-    whole = {**_NUMBERS, **_TEXTS, **entry}
-    numbers: tuple[int, ...] = _get_numbers(whole)
-    texts: tuple[str, ...] = _get_texts(whole)
+def _fields(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the numbers and texts of an entry, in the order of `_FIELDS`, for what is missing too."""
+    fields: tuple[Any, ...] = _get_fields({**_FIELDS, **entry})
     # A boolean is an int to Python, not to JSON.
-    if {*map(type, numbers)} != {int} or min(numbers) < 0 or max(numbers) > _MAX_INT:
-        _refuse(f"one of {', '.join(_NUMBERS)} is no whole number from 0 to 2^63-1")
-    if {*map(type, texts)} != {str}:
-        _refuse(f"one of {', '.join(_TEXTS)} is no text")
-    return numbers, texts
+    if [*map(type, fields)] != _TYPES:
+        _refuse(f"one of {', '.join(_NUMBERS)} is no whole number, or one of {', '.join(_TEXTS)} no text")
+    a, b, c, d, e, f, g, h, i, j, k = fields[:11]
+    # Of all their bits together the sign is set if one is negative, and too high a bit if one is too large.
+    if not 0 <= a | b | c | d | e | f | g | h | i | j | k <= _MAX_INT:
+        _refuse(f"one of {', '.join(_NUMBERS)} is no number from 0 to 2^63-1")
+    return fields
 
 
 def _name(entry: dict[str, Any], key: str) -> bytes:

@@ -27,6 +27,7 @@ from distsdk.layers.member import Role, place
 from distsdk.layers.tar import read_tar
 from distsdk.layers.target import MARKER, Target
 from distsdk.model.digest import Digest
+from distsdk.model.shown import Shown
 from distsdk.model.wording import counted, human_size, quoted
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ AnyLayer: TypeAlias = "Blob | bytes | str | os.PathLike[str] | Readable"
 
 
 @frozen(kw_only=True)
-class Applied:
+class Applied(Shown):
     """What was unpacked, and what was left out.
 
     Attributes:
@@ -160,6 +161,7 @@ def unpack(
     dry_run: bool = False,
     limits: LayerLimits = DEFAULT_LIMITS,
     at: Callable[[Member], object] = lambda _: None,
+    taken: Callable[[int], object] = lambda _: None,
 ) -> Applied:
     """Put layers on top of each other in a new directory: the files of an image.
 
@@ -172,6 +174,7 @@ def unpack(
         dry_run: Write nothing, as in `apply`.
         limits: How much each may be, and, in output, all of them together.
         at: As in `apply`.
+        taken: Called, in the thread that calls this, with the packed bytes that were taken so far.
 
     Returns:
         What was unpacked of all of them together.
@@ -187,7 +190,7 @@ def unpack(
         raise MalformedDocument(message)
     pairs = list(zip(found, wanted, strict=True))
     if dry_run:
-        return _put(_Rehearsal(), pairs, limits, at)
+        return _put(_Rehearsal(), pairs, limits, at, taken)
     with _opened(directory, devices=devices) as target:
         if target.marked() == _ALL_OURS:
             target.empty()
@@ -195,7 +198,7 @@ def unpack(
             target.mark(_ALL_OURS)
         else:
             raise Unsafe(f"{_quoted(directory)} is not empty: name a new directory, or apply layers on top of this one")
-        return _put(target, pairs, limits, at)
+        return _put(target, pairs, limits, at, taken)
 
 
 @contextmanager
@@ -223,20 +226,35 @@ def _put(
     layers: list[tuple[AnyLayer, Digest | None]],
     limits: LayerLimits,
     at: Callable[[Member], object],
+    taken: Callable[[int], object] = lambda _: None,
 ) -> Applied:
     """Unpack layers, check them, and finish the target."""
-    entries = size = whole = 0
+    entries = size = whole = count = 0
     diff_ids: list[Digest] = []
+
+    def counted_chunks(parts: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+        nonlocal count
+        for _, chunk in parts:
+            count += len(chunk)
+            yield chunk
+
+    def told(content: Iterator[memoryview]) -> Iterator[memoryview]:
+        for part in content:
+            taken(count)
+            yield part
+
+    taken(0)
     with _Ahead(_packed([layer for layer, _ in layers]), _PACKED_AHEAD, weight=lambda item: len(item[1])) as packed:
         for (number, parts), (layer, wanted) in zip(groupby(packed, itemgetter(0)), layers, strict=True):
-            chunks = (chunk for _, chunk in parts)
+            chunks = counted_chunks(parts)
             unpacked = _Unpacked(layer, chunks, wanted, limits, whole)
             target.next_layer()
             try:
                 with closing(unpacked):
-                    for member, content in read_tar(unpacked.ahead, limits=limits):
+                    vouched_for = wanted is not None or isinstance(layer, Blob)
+                    for member, content in read_tar(unpacked.ahead, limits=limits, vouched_for=vouched_for):
                         at(member)
-                        target.add(member, content)
+                        target.add(member, told(content))
                         entries += 1
                         size += member.stored
             except MalformedDocument:
@@ -246,6 +264,7 @@ def _put(
                     _verdict(chunks)
                 raise
             whole = unpacked.whole
+            taken(count)
             diff_ids.append(unpacked.diff_id(number))
     target.finish()
     result = Applied(

@@ -14,6 +14,7 @@ import itertools
 import json
 import pickle
 import re
+import struct
 import tarfile
 import time
 import traceback
@@ -25,7 +26,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from distsdk.errors import (
+    DigestMismatch,
     DistError,
+    IntegrityError,
     InvalidConfig,
     InvalidDigest,
     InvalidHint,
@@ -39,10 +42,12 @@ from distsdk.errors import (
     UnsupportedDocument,
     redact,
 )
+from distsdk.layers import index as layer_index
 from distsdk.layers.compression import LayerLimits
+from distsdk.layers.member import Kind, Role, place
 from distsdk.layers.member import Member as LayerMember
-from distsdk.layers.member import Role, place
 from distsdk.layers.tar import read_tar
+from distsdk.layers.toc import Place, Toc, locate, read_toc, unpack_chunk
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import MAX_DEPTH, ImageConfig, Index, Manifest, check_document, load_json, parse_json
@@ -764,6 +769,9 @@ def _check_archive(data: bytes) -> None:
     limits = LayerLimits(output=1 << 20, members=1000, path=300, header=1 << 16, headers=1 << 18)
     whole = _read_archive([data], limits)
     assert whole == _read_archive([data[at : at + 777] for at in range(0, len(data), 777)], limits)
+    vouched_for = _read_archive([data], limits, vouched_for=True)
+    # Without its end it may be taken where a digest vouches for it; nothing else is read in another way.
+    assert whole == vouched_for or (isinstance(whole, str) and "without the end" in whole)
     if isinstance(whole, str):
         return
     end = 0
@@ -782,10 +790,13 @@ def _check_archive(data: bytes) -> None:
         _check_place(member.path)
 
 
-def _read_archive(chunks: list[bytes], limits: LayerLimits) -> list[tuple[LayerMember, bytes]] | str:
+def _read_archive(
+    chunks: list[bytes], limits: LayerLimits, *, vouched_for: bool = False
+) -> list[tuple[LayerMember, bytes]] | str:
     """Return the members of an archive and what is stored of them, or the message of the error."""
     try:
-        return [(member, b"".join(content)) for member, content in read_tar(chunks, limits=limits)]
+        members = read_tar(chunks, limits=limits, vouched_for=vouched_for)
+        return [(member, b"".join(content)) for member, content in members]
     except (MalformedDocument, LimitExceeded) as error:
         return refused(error)
 
@@ -803,10 +814,133 @@ def _check_place(path: bytes) -> None:
     assert role is Role.ENTRY or b".wh." in path
 
 
+def layer_toc(data: bytes) -> None:
+    """A table of contents has chunks without gaps or overlaps, inside the layer; wrong chunks are refused."""
+    try:
+        place = locate({}, len(data), lambda start, end: data[start:end])
+    except (MalformedDocument, LimitExceeded) as error:
+        refused(error)
+    else:
+        if place is not None:
+            _check_toc(place, data[place.start : place.end])
+    # Few inputs have a footer, and are packed. These are the layer's last bytes, after 10,000 of files.
+    info = tarfile.TarInfo("stargz.index.json")
+    info.size = len(data)
+    packer = zlib.compressobj(0, zlib.DEFLATED, 31)
+    packed = packer.compress(info.tobuf() + data) + packer.flush()
+    _check_toc(Place("gzip", 10_000, 10_000 + len(packed), None), packed)
+    _check_toc(Place("gzip", 10_000, 10_000 + len(packed), Digest.of(data)), packed)
+    try:
+        read_toc(Place("gzip", 10_000, 10_000 + len(packed), Digest.of(data + b"x")), lambda *_: packed)
+    except DigestMismatch as error:
+        refused(error)
+    else:
+        raise AssertionError
+
+
+def _check_toc(place: Place, packed: bytes) -> None:
+    try:
+        found = read_toc(place, lambda *_: packed)
+    except (MalformedDocument, LimitExceeded) as error:
+        refused(error)
+        return
+    assert found.verified is (place.digest is not None)
+    files = {member.path: member for member in found.members}
+    assert len(files) == len(found.members)
+    assert found.tiles.keys() == {m.path for m in found.members if m.kind is Kind.FILE and m.size}
+    for member in found.members:
+        assert 0 < len(member.path) <= 4096
+        assert b"\0" not in member.path + member.link
+        assert 0 <= member.mode <= 0o7777
+        assert max(member.uid, member.gid) < 2**32 - 1
+        assert abs(member.mtime) < 2**63
+        assert member.size == member.stored >= 0
+        _check_place(member.path)
+        try:
+            found.digest(member.path)
+        except MalformedDocument as error:
+            refused(error)
+    _check_chunks(found, place)
+
+
+def _check_chunks(found: Toc, place: Place) -> None:
+    extents = set()
+    for member in found.members:
+        at = 0
+        for chunk in found.chunks(member.path):
+            assert at == chunk.offset
+            assert 0 < chunk.size
+            at += chunk.size
+            if chunk.zeros:
+                continue
+            assert 0 < chunk.start < chunk.end <= place.start
+            extents.add((chunk.start, chunk.end))
+            try:
+                unpacked = unpack_chunk(chunk, zlib.compress(b"other bytes", wbits=31), found.compression)
+            except (IntegrityError, MalformedDocument) as error:
+                refused(error)
+            else:
+                assert chunk.digest in {None, str(Digest.of(unpacked)), str(Digest.of(unpacked, "sha512"))}
+        assert at == member.size
+    for (begin, end), (start, _) in itertools.pairwise(sorted(extents)):
+        assert end <= start or begin == start
+
+
+def layer_index_(data: bytes) -> None:
+    """An index is read back as it is written; whoever writes a right checksum around nonsense gets an error."""
+    _check_index(data)
+    before = layer_index._MAGIC + struct.pack("<I", layer_index.VERSION)
+    _check_index(before + hashlib.sha256(data).digest() + data)
+    # Few inputs are whole: here members, names, spans and windows are lines of the input, the head is what fits.
+    rows, texts, spans, windows = (data.split(b"\n", 3) + [b""] * 3)[:4]
+    sections = [(zlib.compress(raw), len(raw)) for raw in (rows, texts, spans)] + [(windows, len(windows))]
+    head = {
+        "digest": str(_ANY_LAYER),
+        "size": 10_000,
+        "diffID": str(_ANY_LAYER),
+        "way": "gzip",
+        "members": len(rows) // layer_index._MEMBER.size,
+        "spans": len(spans) // layer_index._SPAN.size,
+        "sections": [[len(packed), size] for packed, size in sections],
+    }
+    raw = json.dumps(head).encode()
+    body = struct.pack("<I", len(raw)) + raw + b"".join(packed for packed, _ in sections)
+    _check_index(before + hashlib.sha256(body).digest() + body)
+
+
+_ANY_LAYER = Digest.of(b"any layer")
+
+
+def _check_index(data: bytes) -> None:
+    try:
+        found = layer_index.Index.from_bytes(data, _ANY_LAYER)
+    except MalformedDocument as error:
+        refused(error)
+        return
+    assert found.digest == _ANY_LAYER
+    assert found == layer_index.Index.from_bytes(found.to_bytes(), _ANY_LAYER)
+    start = 0
+    for number, span in enumerate(found.spans):
+        assert start == span.start
+        start += span.size
+        try:
+            found.unpack(number, b"other bytes")
+        except IntegrityError as error:
+            refused(error)
+        else:
+            raise AssertionError
+
+
 _LAYER_TAR = (
     *("ustar", "ustar  ", "path=", "linkpath=", "size=", "uid=", "mtime=-1.5", "SCHILY.xattr.user.a=", "hdrcharset="),
     *("GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=", "GNU.sparse.map=0,1", "GNU.sparse.size="),
     *("../", "./", "/", ".wh.", ".wh..wh..opq", "00000000000"),
+)
+_TOC = (
+    *('"version":1', '"entries":[', '"name":', '"type":', '"reg"', '"chunk"', '"dir"', '"symlink"', '"hardlink"'),
+    *('"char"', '"fifo"', '"size":', '"offset":', '"endOffset":', '"innerOffset":', '"chunkOffset":', '"chunkSize":'),
+    *('"chunkDigest":', '"digest":', '"chunkType":"zeros"', '"linkName":', '"modtime":', '"2026-07-11T00:00:00Z"'),
+    *('"mode":', '"uid":', '"devMajor":', '"xattrs":{', '"userName":', "sha256:", "STARGZ", "GnUlInUx"),
 )
 _JSON = ("{", "}", "[", "]", ":", ",", '"', "null", "true", "1e999", "NaN", "\\ud800", "\\u0000", "\ufeff")
 _MEDIA = tuple(f'"{media}"' for media in sorted(DOCUMENTS))
@@ -910,6 +1044,8 @@ TARGETS = {
     "document": Target(document, _DOCUMENT_LENGTH, _DOCUMENT),
     "image_config": Target(image_config, _DOCUMENT_LENGTH, _DOCUMENT),
     "layer_tar": Target(layer_tar, _DOCUMENT_LENGTH, _LAYER_TAR),
+    "layer_toc": Target(layer_toc, _DOCUMENT_LENGTH, (*_JSON, *_TOC)),
+    "layer_index": Target(layer_index_, _DOCUMENT_LENGTH, (*_JSON, '[{"user.a":"b"},[[0,5]]]')),
     "tar": Target(
         tar, _DOCUMENT_LENGTH, ("ustar\x0000", "ustar  \x00", "././@LongLink", "path=", "linkpath=", "size=")
     ),

@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from inside import REDIS, Log, skopeo
+from inside import REDIS, Log, run, skopeo
 
 from distsdk import Descriptor, Digest, connect
 from distsdk.layers.cache import Cache
 from distsdk.layers.layer import LayerFiles
 from distsdk.layers.member import Kind
 from distsdk.layers.overlay import Overlay
+from distsdk.layers.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
+
+    from distsdk.layers.overlay import Entry
 
     Convert: TypeAlias = Callable[[Path, str, list[str]], Path]
 
@@ -74,7 +77,7 @@ def convert(work: Path) -> Iterator[Convert]:
             assert daemon.poll() is None, (folder / "log").read_text()
             time.sleep(0.1)
 
-        def run(layout: Path, name: str, options: list[str]) -> Path:
+        def converted(layout: Path, name: str, options: list[str]) -> Path:
             before, after = f"x/{layout.name}:image", f"x/{name}:image"
             archive, made = work / f"{name}.tar", work / name
             subprocess.run(["tar", "-C", layout, "-cf", archive, "."], check=True)
@@ -89,7 +92,7 @@ def convert(work: Path) -> Iterator[Convert]:
             subprocess.run(["tar", "-C", made, "-xf", archive], check=True)
             return made
 
-        yield run
+        yield converted
     finally:
         daemon.terminate()
         daemon.wait(60)
@@ -103,10 +106,10 @@ def original(work: Path) -> Path:
     return layout
 
 
-def recompressed(layout: Path, name: str, kind: str) -> Path:
+def recompressed(layout: Path, name: str, kind: str, *more: str) -> Path:
     """Let skopeo compress the layers of an image anew, and return the layout with what comes out."""
     made = layout.with_name(name)
-    options = ["--dest-compress", "--dest-compress-format", kind]
+    options = ["--dest-compress", "--dest-compress-format", kind, *more]
     skopeo("copy", "--quiet", "--insecure-policy", *options, f"oci:{layout}:image", f"oci:{made}:image")
     return made
 
@@ -152,7 +155,7 @@ def original_tree(original: Path) -> dict[str, dict[str, object]]:
 
 
 def on_disk(root: Path) -> dict[str, dict[str, object]]:
-    """Return type, mode, owner, size, digest, link, attributes and time of all that is in a directory."""
+    """Return type, mode, owner, size, digest, link, device, attributes and time of all that is in a directory."""
     found: dict[str, dict[str, object]] = {}
     for path in sorted(root.rglob("*")):
         about = path.lstat()
@@ -170,17 +173,37 @@ def on_disk(root: Path) -> dict[str, dict[str, object]]:
             entry["mode"] = stat.S_IMODE(about.st_mode)
         if not stat.S_ISDIR(about.st_mode):
             entry["time"] = int(about.st_mtime)
+        if stat.S_ISCHR(about.st_mode):
+            entry["device"] = os.major(about.st_rdev), os.minor(about.st_rdev)
         if stat.S_ISREG(about.st_mode):
             entry |= {"size": about.st_size, "digest": hashlib.sha256(path.read_bytes()).hexdigest()}
         found[f"/{path.relative_to(root)}"] = entry
     return found
 
 
-TYPES = {Kind.FILE: stat.S_IFREG, Kind.FOLDER: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK, Kind.FIFO: stat.S_IFIFO}
+TYPES = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.FOLDER: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+}
 
 
 def in_image(tree: Overlay, trust: str) -> dict[str, dict[str, object]]:
     """Return the same of an image; every file is read, and its bytes are as trusted as they should be."""
+
+    def read(item: Entry) -> str:
+        with tree.open(item.path) as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+            assert trust == file.trust
+        return digest
+
+    return in_tree(tree, read)
+
+
+def in_tree(tree: Overlay, digest: Callable[[Entry], str]) -> dict[str, dict[str, object]]:
+    """Return the same of an image, and the digests of files that a function returns."""
     found: dict[str, dict[str, object]] = {}
     for item in tree.walk():
         member = item.member
@@ -195,10 +218,10 @@ def in_image(tree: Overlay, trust: str) -> dict[str, dict[str, object]]:
             entry["mode"] = member.mode
         if member.kind is not Kind.FOLDER:
             entry["time"] = member.mtime // 10**9
+        if member.kind is Kind.CHARACTER_DEVICE:
+            entry["device"] = member.device
         if member.kind is Kind.FILE:
-            with tree.open(item.path) as file:
-                entry |= {"size": member.size, "digest": hashlib.sha256(file.read()).hexdigest()}
-                assert trust == file.trust
+            entry |= {"size": member.size, "digest": digest(item)}
         found[item.path] = entry
     return found
 
@@ -271,18 +294,62 @@ def test_zstd_of_skopeo(original: Path, original_tree: dict[str, dict[str, objec
 
 
 def test_zstd_chunked_of_ctr_remote(
-    original: Path, original_tree: dict[str, dict[str, object]], convert: Convert
+    original: Path, original_tree: dict[str, dict[str, object]], convert: Convert, tmp_path: Path
 ) -> None:
-    """Its table is eStargz's, in zstd; it lists what the image had before."""
-    push(convert(original, "chunked-remote", ["--zstdchunked"]), "test/chunked-remote")
+    """Its table is eStargz's, in zstd; it lists what the image had before, and so it is unpacked: it lacks its end."""
+    layout = convert(original, "chunked-remote", ["--zstdchunked"])
+    push(layout, "test/chunked-remote")
     tree, layers = open_image("test/chunked-remote", strict=True)
     assert {"toc"} == {layer.source for layer in layers}
     found = in_image(tree, "chunk-verified")
     assert found.pop(LANDMARK)
     assert original_tree == found
+    config = json.loads(skopeo("inspect", "--config", f"oci:{layout}:{name_in(layout)}"))
+    blobs = [layer.blob for layer in layers]
+    unpack(blobs, tmp_path / "root", diff_ids=[Digest.parse(text) for text in config["rootfs"]["diff_ids"]])
+    found = on_disk(tmp_path / "root")
+    assert found.pop(LANDMARK)
+    found.pop(TABLE, None)
+    assert original_tree == found
 
 
-def test_one_file_of_a_big_image(work: Path, convert: Convert, log: Log) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="owners are compared")
+@pytest.mark.parametrize("kind", ["estargz", "zstd:chunked"])
+def test_a_debian_system(kind: str, work: Path, convert: Convert, log: Log) -> None:
+    """Its table alone, of ctr-remote's or skopeo's making, tells all that tar unpacks, digests and devices included."""
+    archive = Path(os.environ["LIVE_CACHE"], "debian.tar")
+    if not archive.exists():
+        pytest.skip("needs mmdebstrap where the live stack is built")
+    layout, root = work / "debian", work / "debian-root"
+    if not layout.exists():
+        for command in (["init", "--layout", layout], ["new", "--image", f"{layout}:image"]):
+            subprocess.run(["umoci", *command], check=True)
+        subprocess.run(["umoci", "raw", "add-layer", "--image", f"{layout}:image", archive], check=True)
+        root.mkdir()
+        options = ["--xattrs", "--xattrs-include=*", "--numeric-owner"]
+        subprocess.run(["tar", *options, "-xpf", archive, "-C", root], check=True)
+    if kind == "estargz":
+        made = convert(layout, "debian-estargz", ["--estargz", "--estargz-compression-level", "1"])
+    else:
+        made = recompressed(layout, "debian-chunked", kind, "--dest-compress-level=1")
+    repository = f"test/{made.name}"
+    push(made, repository)
+    tree, [layer] = open_image(repository, strict=True)
+    before = sent(log)
+
+    def told(item: Entry) -> str:
+        found = layer.digest(item.member)
+        return found.hex if found else hashlib.sha256().hexdigest()  # of an empty file
+
+    listed, expected = in_tree(tree, told), on_disk(root)
+    assert layer.cost == 0
+    assert sent(log) - before < layer.descriptor.size / 20
+    assert len(expected) > 8500
+    listed.pop(LANDMARK, None)
+    assert expected == listed
+
+
+def test_one_file_of_a_big_image(work: Path, convert: Convert, log: Log, tmp_path: Path) -> None:
     """Of 100 MB and more: at most two hundredths of its bytes, as nginx counts them; a listing its tables alone."""
     source = random.Random(11)
     root, layout = work / "big-root", work / "big"
@@ -306,3 +373,7 @@ def test_one_file_of_a_big_image(work: Path, convert: Convert, log: Log) -> None
     before = sent(log)
     assert 3302 == sum(entry.path.startswith(("/opt", "/etc")) for entry in tree.walk()) - 1
     assert before == sent(log)
+    asked = Log()
+    done = run("cat", f"{HOST}/test/big:image", "/etc/os-release", XDG_CACHE_HOME=str(tmp_path))
+    assert (0, b"ID=big\n", b"") == (done.returncode, done.stdout, done.stderr)
+    assert 0 < sent(asked) <= layer.descriptor.size / 50

@@ -38,7 +38,7 @@ def names(kept: Cache) -> set[str]:
 def test_what_is_written_is_there(tmp_path: Path) -> None:
     """Under the digest and the kind; nothing else is, and nothing is made before."""
     kept = Cache(tmp_path / "x" / "cache")
-    assert "at most 4.3 GB" in repr(kept)
+    assert "at most 4.0 GiB" in repr(kept)
     assert kept.load(A, "index1") is None
     assert (0, 0) == (kept.size(), kept.clear())
     assert not kept.folder.exists()

@@ -104,6 +104,10 @@ ATTACKS: dict[str, tuple[list[Raw], type[DistError] | None]] = {
         [symlink("a", "../canary/folder"), folder("a", xattrs={"user.evil": "1"})],
         None,
     ),
+    "attributes of a link": (
+        [("a", "symlink", {"to": "../canary/folder", "xattrs": {"user.evil": "1"}})],
+        None,
+    ),
     "link in place of a folder": ([folder("a"), file("a/x"), symlink("a", "../canary"), file("a/new")], None),
     "link in place of a folder above": (
         [folder("a/b"), file("a/b/x"), symlink("a", "../canary"), file("a/folder/new")],
@@ -195,6 +199,8 @@ def naive_link(target: Path, path: Path, member: Member) -> None:
     link = os.fsdecode(member.link)
     if member.kind is Kind.SYMLINK:
         path.symlink_to(link)
+        for name, value in member.xattrs.items():
+            os.setxattr(path, name, value)
     elif member.kind is Kind.HARD_LINK:
         path.hardlink_to(target / link)
     else:

@@ -284,11 +284,21 @@ def test_a_wrong_layer_is_told_by_its_digest() -> None:
         LAYERS["gzip"][:100] + bytes(100),
         gzip.compress(b"no archive"),
         b"x" * 99,
+        archive(a=b"the first member, which is whole")[:1024],
     ):
         blob = Blob(Blob.from_bytes(wrong)._source, right.digest)
         with pytest.raises(DigestMismatch) as caught:
             Index.build(blob, "application/octet-stream", copy=io.BytesIO)
         assert str(right.digest) == caught.value.expected
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
+def test_a_layer_may_end_with_its_last_member(pack: Callable[[bytes], bytes]) -> None:
+    """As ctr-remote and `umoci insert` write it: the digest of the blob says that nothing is missing."""
+    whole = archive(a=b"first", b=b"last")
+    found = build(pack(whole[: 3 * 512 + 4]))
+    assert index_tar([whole])[0] == [*found.members]
+    assert 3 * 512 + 4 == sum(span.size for span in found.spans)
 
 
 def test_a_layer_that_is_no_archive_is_refused() -> None:

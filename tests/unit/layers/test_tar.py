@@ -438,6 +438,34 @@ def test_every_cut_is_an_error(data: bytes) -> None:
             read(data[:end])
 
 
+def test_an_archive_that_is_vouched_for_may_end_with_a_member() -> None:
+    """Where a digest says that nothing is missing, no end is needed; within a header or a content it was cut still."""
+    data = file(b"data") + file(b"more")
+    for end in range(len(data) + 1):
+        members = read_tar([data[:end][at : at + 300] for at in range(0, end, 300)], vouched_for=True)
+        if 516 <= end <= 1024 or 1540 <= end:
+            assert [b"x"] * (1 if end <= 1024 else 2) == [member.path for member, _ in members]
+        else:
+            with pytest.raises(MalformedDocument, match=f"ends after {end} bytes"):
+                list(members)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        file(b"data") + pax(path=b"long"),
+        file(b"data") + block(b"long", b"L", size=4) + padded(b"long"),
+        file(b"data") + bytes(512),
+        file(b"data") + bytes(511),
+    ],
+)
+def test_what_is_vouched_for_and_no_archive_is_refused(data: bytes) -> None:
+    """No member at all, a header for one that does not come, half an end."""
+    with pytest.raises(MalformedDocument):
+        list(read_tar([data], vouched_for=True))
+
+
 @pytest.mark.parametrize("after", [b"x", bytes(5000) + b"x", file(b"data") + END])
 def test_nothing_follows_the_end(after: bytes) -> None:
     """What is behind it, other tools would not see, or would."""

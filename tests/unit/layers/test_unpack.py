@@ -181,6 +181,38 @@ def test_attributes_that_may_not_be_set_are_counted(
     assert ROOT is ("owners" not in "".join(caplog.messages))
 
 
+@ROOT_ONLY
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="extended attributes are Linux's")
+def test_attributes_of_links_and_pipes_are_their_own(
+    entry: Callable[..., Info], layer: Callable[..., bytes], target: Path
+) -> None:
+    """They are set, as tar does, and not those of what a link leads to."""
+    data = layer(
+        entry("file"),
+        entry("link", "symlink", to="file", xattrs={"trusted.a": "1"}),
+        entry("nowhere", "symlink", to="missing", xattrs={"trusted.a": "2"}),
+        entry("pipe", "fifo", xattrs={"trusted.a": "3", "user.b": "4"}),
+    )
+    probe = target.with_name("probe")
+    probe.symlink_to("missing")
+    try:
+        os.setxattr(probe, "trusted.a", b"", follow_symlinks=False)
+    except OSError:
+        pytest.skip("no attributes of that kind can be set here")
+    result = apply(target, data)
+    found = {}
+    for name in names(target):
+        for key in os.listxattr(target / name, follow_symlinks=False):
+            found[name, key] = os.getxattr(target / name, key, follow_symlinks=False)
+    assert {("link", "trusted.a"): b"1", ("nowhere", "trusted.a"): b"2", ("pipe", "trusted.a"): b"3"} == found
+    assert 1 == result.xattrs_refused  # of a pipe, by the system
+    other = target.with_name("tar")
+    other.mkdir()
+    subprocess.run(["tar", "--xattrs", "--xattrs-include=trusted.*", "-xpf", "-", "-C", other], input=data, check=True)
+    for (name, key), value in found.items():
+        assert value == os.getxattr(other / name, key, follow_symlinks=False)
+
+
 # Not the superuser
 
 
@@ -623,6 +655,30 @@ def test_diff_ids_are_checked(entry: Callable[..., Info], layer: Callable[..., b
         with pytest.raises(MalformedDocument, match=f"2 layers.*{count} diffID"):
             unpack(data, tmp_path / "y", diff_ids=[digest(data[0])] * count)
     assert () == unpack([], tmp_path / "z", diff_ids=[]).diff_ids
+
+
+def test_only_what_is_vouched_for_may_lack_its_end(
+    entry: Callable[..., Info], layer: Callable[..., bytes], tmp_path: Path
+) -> None:
+    """As `umoci insert` leaves it: taken with a digest, the layer's or its diffID; without one it may have been cut."""
+    data = layer(entry("a", data=b"1"), entry("b", data=b"2"))[: 3 * 512 + 1]
+    apply(tmp_path / "blob", Blob.from_bytes(data))
+    apply(tmp_path / "packed", gzip.compress(data), diff_id=digest(data))
+    unpack([data], tmp_path / "unpack", diff_ids=[digest(data)])
+    for name in ("blob", "packed", "unpack"):
+        assert {"a", "b"} == names(tmp_path / name)
+    with pytest.raises(MalformedDocument, match="only a digest can tell"):
+        apply(tmp_path / "stream", io.BytesIO(data))
+    assert {"a", "b", MARKER} == names(tmp_path / "stream")
+    # Cut where a member ends, and therefore not told by anything but the digest.
+    cut = data[:1024]
+    with pytest.raises(DigestMismatch):
+        apply(tmp_path / "cut", cut, diff_id=digest(data))
+    assert MARKER in names(tmp_path / "cut")
+    lying = Blob(Blob.from_bytes(cut)._source, digest(data))
+    with pytest.raises(DistError):
+        apply(tmp_path / "lying", lying)
+    assert MARKER in names(tmp_path / "lying")
 
 
 def test_limits_hold_for_all_layers_together(
