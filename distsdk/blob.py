@@ -17,6 +17,7 @@ from distsdk.errors import DigestMismatch, IntegrityError, LimitExceeded, SizeMi
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.media import OCTET_STREAM
+from distsdk.model.shown import Shown
 from distsdk.ranges import CHUNK_SIZE as CHUNK_SIZE  # noqa: PLC0414 - part of what this module offers
 from distsdk.ranges import MAX_CONNECTIONS, Ranges
 from distsdk.ranges import ByteStream as ByteStream  # noqa: PLC0414 - part of what this module offers
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from _typeshed import WriteableBuffer
+
+    from distsdk.analysis.partitions import Partition
 
 #: Bytes `Blob.read` returns at most unless told otherwise.
 READ_LIMIT = 64 * 1024 * 1024
@@ -90,7 +93,7 @@ class _MemorySource:
         return Stat(size=len(self.data))
 
 
-class Blob:
+class Blob(Shown):
     """The bytes with a certain digest, wherever they are.
 
     An unread blob holds no connection. A blob may be read again, from several threads, and given up in the middle.
@@ -384,9 +387,31 @@ class Blob:
                 return _Verifier(self.digest)
         return verifier
 
+    def partitions(self, size: int) -> list[Partition]:
+        """Return the parts of at most ``size`` bytes that make up the blob, each to be read by itself, where one likes.
+
+        They can be pickled: ``dask.bag.from_sequence(blob.partitions(2**26)).map(lambda part: part.read())``. What is
+        read is unverified, as of `read_range`: the digest is one of all the bytes. May cost a request, as `size`.
+
+        Raises:
+            ValueError: ``size`` is not at least 1.
+        """
+        from distsdk.analysis.partitions import partitions
+
+        return partitions(self, size)
+
+    def __dask_tokenize__(self) -> object:
+        return "distsdk.Blob", str(self.digest)
+
     def __repr__(self) -> str:
         size = "size unknown" if self._size is None else f"{self._size} bytes"
         return f"<Blob {self.digest} {size} {self._media_type or 'media type unknown'}>"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """Yield what is known without asking."""
+        yield "digest", str(self.digest)
+        yield "size", self._size
+        yield "media_type", self._media_type
 
     def _repr_html_(self) -> str:
         from distsdk.display.html import blob
@@ -394,7 +419,7 @@ class Blob:
         return blob(self.digest, self._size, self._media_type)
 
 
-class BlobReader(io.BufferedIOBase):
+class BlobReader(Shown, io.BufferedIOBase):
     """A blob opened as a binary file: `read`, `seek`, `tell`, in constant memory.
 
     Bytes are asked for in closed ranges that double while reading goes forward. What is read from front to back is
@@ -417,6 +442,7 @@ class BlobReader(io.BufferedIOBase):
         self._judged = False
         self._reread = False
         self._stream: ByteStream | None = None
+        self._pid = os.getpid()
         self._stream_at = 0  # where the next byte of the stream belongs
         self._stream_end = -1
         self._range = FIRST_RANGE
@@ -548,6 +574,8 @@ class BlobReader(io.BufferedIOBase):
 
     def _stream_from(self, position: int, wanted: int) -> ByteStream:
         """Return a stream whose next byte is the one at ``position``."""
+        if self._pid != os.getpid():
+            self._pid, self._stream = os.getpid(), None  # it is the parent's, who reads on
         if self._stream is not None:
             gap = position - self._stream_at
             if 0 <= gap <= SKIP_RATHER_THAN_ASK and position < self._stream_end:

@@ -30,7 +30,11 @@ from elsewhere are escaped, and URLs are shown without secrets.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Query parameters whose values may be shown. Everything else in a query may be a signature.
 _SHOWN_QUERY = frozenset({"account", "client_id", "digest", "last", "n", "ns", "scope", "service"})
@@ -82,6 +86,16 @@ class DistError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), str(self), self.__dict__.copy()))
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """Yield the message and the data, as rich asks for them."""
+        yield "message", str(self)
+        yield from self.__dict__.items()
+
+    def _repr_html_(self) -> str:
+        from distsdk.display.html import error
+
+        return error(type(self).__name__, str(self), self.__dict__)
 
 
 def _rebuild(kind: type[DistError], message: str, data: dict[str, object]) -> DistError:

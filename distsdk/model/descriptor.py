@@ -11,6 +11,7 @@ from distsdk.model.digest import Digest
 from distsdk.model.fields import as_object, at, optional_text, optional_text_map, optional_texts, required_text
 from distsdk.model.media import parse_media_type
 from distsdk.model.platform import Platform
+from distsdk.model.shown import Shown
 from distsdk.model.wording import human_size, shortened
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _copied(annotations: Mapping[str, str]) -> dict[str, str]:
 
 
 @frozen
-class Descriptor:
+class Descriptor(Shown):
     """What an object is, by media type, digest and size: enough to fetch it and to check it.
 
     https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md

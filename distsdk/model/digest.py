@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from distsdk.errors import InvalidDigest
+from distsdk.model.shown import ShownAsText
 from distsdk.model.wording import quoted
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _LOWER_HEX = re.compile(r"[0-9a-f]+")
 
 
 @frozen(order=True)
-class Digest:
+class Digest(ShownAsText):
     """A digest that is well-formed: ``str(digest)`` is ``algorithm:hex`` and safe in a path or URL.
 
     Args:
@@ -32,6 +33,14 @@ class Digest:
     Raises:
         InvalidDigest: Anything else. There is no other algorithm to fall back to: ask whoever named the content for
             one of these three.
+
+    Examples:
+        >>> digest = distsdk.Digest.of(b"")
+        >>> digest.algorithm, digest.short
+        ('sha256', 'e3b0c44298fc')
+        >>> distsdk.Digest.parse("md5:d41d8cd98f00b204e9800998ecf8427e")
+        Traceback (most recent call last):
+        distsdk.errors.InvalidDigest: ...
     """
 
     algorithm: str

@@ -47,6 +47,7 @@ from distsdk.model.media import (
     parse_media_type,
 )
 from distsdk.model.platform import Platform
+from distsdk.model.shown import Shown
 from distsdk.model.wording import counted, human_size, quoted, shortened
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _optional_descriptor(fields: dict[str, object], key: str) -> Descriptor | No
 
 
 @frozen
-class _Document(ABC):
+class _Document(Shown, ABC):
     """What all documents have: the bytes, and what the bytes are by name.
 
     Equality is that of the bytes and the media type.
@@ -426,7 +427,7 @@ def _runnable_platform(entry: Descriptor) -> Platform | None:
 
 
 @frozen
-class HistoryEntry:
+class HistoryEntry(Shown):
     """A step that an image was built by.
 
     Args:

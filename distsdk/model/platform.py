@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from distsdk.errors import InvalidHint
 from distsdk.model.fields import as_object, optional_text, optional_texts
+from distsdk.model.shown import ShownAsText
 from distsdk.model.wording import quoted, shortened
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @frozen
-class Platform:
+class Platform(ShownAsText):
     """What an image runs on: ``str(platform)`` is ``os[(os_version+feature)]/architecture[/variant]``.
 
     Args:
@@ -42,6 +43,10 @@ class Platform:
         variant: ``v7``, ``v8``; empty for the usual one.
         os_version: ``10.0.17763.5329``; empty where it does not matter.
         os_features: What the operating system must have, such as ``win32k``.
+
+    Examples:
+        >>> distsdk.Platform.parse("linux/aarch64")
+        Platform('linux/arm64')
     """
 
     os: str

@@ -17,6 +17,7 @@ from distsdk.model.descriptor import MAX_SIZE
 from distsdk.model.digest import Digest
 from distsdk.model.media import parse_media_type
 from distsdk.model.platform import Platform
+from distsdk.model.shown import ShownAsText
 from distsdk.model.wording import quoted, shortened
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ _HTTP_FILES = re.compile(r"[^/]+/(?!v[12]/)(?:.+/|.*\.tar)")
 
 
 @frozen(order=True)
-class Locator:
+class Locator(ShownAsText):
     """Where images are; it never carries a tag or a digest.
 
     Mostly that is a registry host and the path of a repository there. It can also be files, an image layout or an
@@ -77,6 +78,12 @@ class Locator:
 
     Raises:
         InvalidReference: Something cannot be part of a name, or is not in its canonical form (`parse` takes others).
+
+    Examples:
+        >>> distsdk.Locator.parse("redis")
+        Locator('docker.io/library/redis')
+        >>> distsdk.Locator.parse("localhost:5000/team/app").host
+        'localhost:5000'
     """
 
     host: str
@@ -157,7 +164,7 @@ class Locator:
 
 
 @frozen
-class Object:
+class Object(ShownAsText):
     """What a remote is asked for: a tag, a digest, or a tag that is known to be at a digest.
 
     Args:
@@ -197,7 +204,7 @@ class Object:
 
 
 @frozen
-class Reference:
+class Reference(ShownAsText):
     """A locator and an object: ``str(reference)`` is ``docker.io/library/redis:7@sha256:…``.
 
     Args:
@@ -207,6 +214,11 @@ class Reference:
 
     Raises:
         InvalidReference: The tag cannot be one, tag and digest are both missing, or the locator is a host alone.
+
+    Examples:
+        >>> reference = distsdk.Reference.parse("redis:7")
+        >>> str(reference), reference.tag
+        ('docker.io/library/redis:7', '7')
     """
 
     locator: Locator
@@ -270,7 +282,7 @@ class Reference:
 
 
 @frozen(order=True)
-class Hint:
+class Hint(ShownAsText):
     """Something a caller knows about an object, ``kind:value``; it helps a remote and is never trusted.
 
     Three kinds are known: ``mediatype``, ``size`` (in bytes) and ``platform``. Others are for remotes that know them.
@@ -281,6 +293,10 @@ class Hint:
 
     Raises:
         InvalidHint: The kind is empty, the value is not one of its kind, or something is not printable.
+
+    Examples:
+        >>> distsdk.Hint.parse("platform:linux/arm64").value
+        'linux/arm64'
     """
 
     kind: str

@@ -19,15 +19,15 @@ def shortened(text: str, limit: int = _SHOWN) -> str:
 
 
 def human_size(size: int) -> str:
-    """Return a number of bytes for people, in decimal units: ``1,783 bytes``, ``74.3 MB``."""
+    """Return a number of bytes for people, in binary units: ``1,783 bytes``, ``74.3 MiB``."""
     if size < 10_000:
         return "1 byte" if size == 1 else f"{size:,} bytes"
     amount = float(size)
-    for unit in ("kB", "MB", "GB", "TB"):
-        amount /= 1000
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        amount /= 1024
         if amount < 999.95:
             return f"{amount:.1f} {unit}"
-    return f"{amount / 1000:,.1f} PB"
+    return f"{amount / 1024:,.1f} PiB"
 
 
 def counted(number: int, noun: str) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from attrs import frozen
 
-from distsdk.errors import InvalidConfig, InvalidHint
+from distsdk.errors import InvalidConfig, InvalidHint, printable
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCTET_STREAM
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint, Locator, Object
+from distsdk.model.wording import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import os
+    from collections.abc import Callable, Iterable, Iterator
     from importlib.metadata import EntryPoint
+    from typing import BinaryIO
 
     import requests
 
@@ -28,9 +31,15 @@ if TYPE_CHECKING:
     from distsdk.transport.http import Limits, Timeouts
     from distsdk.transport.retry import Retry
 
+#: What the bytes of a blob are pushed from: as such, a file by its path or open for reading, pieces, or a blob.
+Source: TypeAlias = "bytes | os.PathLike[str] | BinaryIO | Iterable[bytes] | Blob"
+
 #: The entry-point group in which packages offer remotes. An entry point's name is the host that it claims; what it
 #: points to is called with a `Locator` and `Settings`, and returns a `Remote`.
 PLUGIN_GROUP = "distsdk.remotes"
+
+#: Referrers that the repr of a list shows.
+_SHOWN_REFERRERS = 5
 
 #: What a hosts.toml calls the remote for layouts and archives, which needs no plug-in.
 LAYOUT = "layout"
@@ -86,6 +95,174 @@ class Catalog(Protocol):
 
     def catalog(self) -> Iterable[str]:
         """Return the repositories, lazily, in the remote's order."""
+        ...
+
+
+@runtime_checkable
+class Pushable(Protocol):
+    """Takes blobs and documents: what a registry and a layout on this machine can, and an archive cannot."""
+
+    def push_blob(
+        self,
+        source: Source,
+        *,
+        descriptor: Descriptor | None = None,
+        media_type: str = OCTET_STREAM,
+        mount_from: Locator | None = None,
+        at: Callable[[int], object] | None = None,
+    ) -> Descriptor:
+        """Give the remote a blob, unless it has it already. Once this returns, it is there and has the digest.
+
+        Args:
+            source: The bytes: as such, in a file that has a path, in a file that is open for reading (from where it
+                stands), one piece after the other, or as a `Blob` of this or any other remote or store. What can be
+                read twice (bytes, a path, a seekable file, a blob) goes on where a connection broke; of what cannot,
+                the bytes sent since the remote last said how many it has are kept, no more than 16 MiB.
+            descriptor: What the bytes have to be. With it, nothing is read of ``source`` where the remote has the
+                blob. Of a `Blob`, its own by default. Its size and digest are held against what was read before the
+                last byte is sent, and it is what is returned.
+            media_type: Of what is returned, where there is no ``descriptor``; blobs themselves have none.
+            mount_from: A repository that has the blob. Where it is on the same host, that host is asked to let both
+                repositories have it, and no byte is sent if it does; it need not. Elsewhere it is not looked at.
+                Takes a ``descriptor``.
+            at: Called with the bytes that were handed to the remote so far, from 0 to the size; where some have to be
+                sent again, with fewer than before. The last call has the size, however the blob got there.
+
+        Returns:
+            Digest, size and media type of what is there now.
+
+        Raises:
+            DigestMismatch, SizeMismatch: ``source`` is not what ``descriptor`` says. Nothing was put under its digest.
+            IntegrityError: The remote says that it has other bytes than were sent.
+            NotFound: The remote knows no such repository and makes none.
+            Denied: It takes no blob from whom it is shown, or from anybody.
+            Unreachable, DeadlineExceeded, RateLimited, RegistryError: It did not answer well, and trying again did not
+                help, or ``source`` cannot be read twice.
+            Unsafe: It names a place for the bytes where none may go.
+            OSError: ``source`` cannot be read.
+        """
+        ...
+
+    def push_document(self, data: bytes, media_type: str, *, tag: str | None = None) -> Descriptor:
+        """Give the remote a manifest or an index; what that refers to has to be there.
+
+        It is read first as whoever fetches it would: what they would refuse is not pushed. If it has a ``subject``, it
+        is listed among the subject's referrers afterwards.
+
+        Args:
+            data: The document.
+            media_type: Of a manifest or an index.
+            tag: A name to give it, which moves if something else has it; None for the digest alone.
+
+        Returns:
+            Media type, digest and size of the document.
+
+        Raises:
+            MalformedDocument, UnsupportedDocument, LimitExceeded: ``data`` is no document of that type. Nothing was
+                asked of anybody.
+            InvalidReference: ``tag`` cannot be one.
+            DigestMismatch: The remote says that it has another document than was sent.
+            DistError: As `push_blob`; the remote refuses a document that refers to what it does not have.
+        """
+        ...
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the remote has what is described, under its digest; a document among documents, a blob among blobs.
+
+        Raises:
+            SizeMismatch: It has it, of another size.
+            DistError: As `Remote.fetch`.
+        """
+        ...
+
+
+@runtime_checkable
+class Deletable(Protocol):
+    """Gives up what it has."""
+
+    def delete(self, object: str | Object | Digest) -> None:
+        """Remove a tag, or what has a digest.
+
+        Args:
+            object: A tag, which is removed alone, as far as the remote can: the document keeps its digest. A digest, of
+                a manifest or, if there is none, of a blob. ``tag@digest`` stands for the digest.
+
+        Raises:
+            NotFound: There is no such object.
+            Denied: The remote does not allow it, or does not allow anybody to.
+            RegistryError: It answered otherwise.
+        """
+        ...
+
+
+class Referrers:
+    """What refers to a document by its ``subject``: read each time one iterates, page by page, and not before.
+
+    Nothing is kept but the first few, for the repr.
+    """
+
+    def __init__(self, name: str, read: Callable[[], Iterable[Descriptor]]) -> None:
+        """Make a list, for those who write a remote.
+
+        Args:
+            name: What is referred to, for the repr.
+            read: Called for each iteration; returns what refers to it. What is told twice is passed on once.
+        """
+        self._name = name
+        self._read = read
+        self._shown: tuple[Descriptor, ...] = ()
+        self._count: int | None = None
+
+    def __iter__(self) -> Iterator[Descriptor]:
+        """Yield a descriptor for each, with ``artifact_type`` and ``annotations``, in the remote's order.
+
+        Whether a manifest is about what its list says it is, its own `Manifest.subject` tells whoever fetches it.
+
+        Raises:
+            MalformedDocument: The list is not what the specification says.
+            Unsafe: A page names a next one that is elsewhere.
+            LimitExceeded: It is too long.
+            DistError: As `Remote.fetch`.
+        """
+        seen: set[Digest] = set()
+        shown: list[Descriptor] = []
+        for referrer in self._read():
+            if referrer.digest in seen:
+                continue
+            seen.add(referrer.digest)
+            if len(shown) < _SHOWN_REFERRERS:
+                shown.append(referrer)
+                self._shown = tuple(shown)
+            yield referrer
+        self._shown, self._count = tuple(shown), len(seen)
+
+    def __repr__(self) -> str:
+        if not self._shown and self._count is None:
+            return f"<Referrers of {self._name}: not read yet>"
+        kinds = (f"{one.artifact_type or one.media_type} {one.digest.short}…" for one in self._shown)
+        more = "" if self._count == len(self._shown) else ", …"
+        return printable(f"<Referrers of {self._name}: {', '.join(map(shortened, kinds))}{more}>")
+
+    def _repr_html_(self) -> str:
+        from distsdk.display.html import referrers
+
+        return referrers(self._name, self._shown, self._count)
+
+
+@runtime_checkable
+class ReferrerLister(Protocol):
+    """Lists what refers to a document: signatures, SBOMs, attestations."""
+
+    def referrers(self, digest: str | Digest | Descriptor, *, artifact_type: str | None = None) -> Referrers:
+        """Return what refers to a document. Nothing is asked for until it is iterated over.
+
+        Args:
+            digest: Of the document, which need not be there.
+            artifact_type: Only those of this type; None for all.
+
+        Raises:
+            InvalidDigest: ``digest`` is none.
+        """
         ...
 
 
@@ -260,7 +437,7 @@ def connect(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
 ) -> Remote:
-    """Return the remote for a locator. Nothing is asked of anybody yet, and no file is looked at.
+    """Return the remote for a locator. Nothing is asked of anybody yet, and no file is read.
 
     A path or a URL is an image layout or an archive. A host that configuration gives to another kind of remote
     (``remote`` in its hosts.toml), or that an installed package claims (entry-point group ``distsdk.remotes``), gets
@@ -282,14 +459,19 @@ def connect(
     Raises:
         InvalidReference: The locator is none.
         InvalidConfig: The environment, the host's configuration, or a package that claims the host, cannot be used.
+
+    Examples:
+        >>> remote = distsdk.connect("docker.io/library/redis")
+        >>> remote.resolve("7").media_type
+        'application/vnd.oci.image.index.v1+json'
     """
     if isinstance(locator, str):
         locator = Locator.parse(locator)
     if locator.names_files:
         from distsdk.remotes.files import files_at
-        from distsdk.remotes.layout import MAX_DOCUMENT, LayoutRemote
+        from distsdk.remotes.layout import MAX_DOCUMENT, layout_remote
 
-        return LayoutRemote(locator, files_at(locator.path), MAX_DOCUMENT if limits is None else limits.document)
+        return layout_remote(locator, files_at(locator.path), MAX_DOCUMENT if limits is None else limits.document)
     settings = Settings.of(
         locator.host,
         credentials=credentials,

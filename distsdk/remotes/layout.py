@@ -26,6 +26,7 @@ from distsdk.errors import (
     UnsupportedDocument,
 )
 from distsdk.model.descriptor import REF_NAME, Descriptor
+from distsdk.model.digest import Digest
 from distsdk.model.fields import optional_text
 from distsdk.model.image import ImageConfig, Index, Manifest, check_document, load_json
 from distsdk.model.media import (
@@ -42,14 +43,16 @@ from distsdk.model.media import (
 from distsdk.model.reference import Locator, Object, Reference
 from distsdk.model.wording import quoted, shortened
 from distsdk.remotes.archive import IMAGE_NAME, DockerArchive, TarFiles
-from distsdk.remotes.base import Documents, Wanted
-from distsdk.remotes.files import files_at, read_document
+from distsdk.remotes.base import Documents, Referrers, Wanted
+from distsdk.remotes.files import LocalFiles, files_at, read_document
+from distsdk.remotes.referrers import as_referrer, chosen, fallback_tag, parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pandas import DataFrame
+
     from distsdk.blob import ByteStream
-    from distsdk.model.digest import Digest
     from distsdk.model.reference import Hint
     from distsdk.remotes.base import Settings
     from distsdk.remotes.files import Files
@@ -201,7 +204,7 @@ class LayoutRemote(Documents):
         except InvalidReference as error:
             message = f"{plan.why}: url: {error}"
             raise InvalidConfig(message) from error
-        return cls(locator, files_at(place), settings.limits.document)
+        return layout_remote(locator, files_at(place), settings.limits.document)
 
     @property
     def locator(self) -> Locator:
@@ -250,8 +253,39 @@ class LayoutRemote(Documents):
         """Return the tags that images can be asked for by, to be iterated over. Nothing is read until then."""
         return LayoutTags(self)
 
+    def referrers(self, digest: str | Digest | Descriptor, *, artifact_type: str | None = None) -> Referrers:
+        """Return what refers to a document, to be iterated over. Nothing is read until then.
+
+        That is what the list of images has and what is in an index that is called as the tag for lists of referrers
+        (distribution-spec, "Referrers Tag Schema"). Every document of the list is read for it.
+
+        Args:
+            digest: Of the document, which need not be there.
+            artifact_type: Only those of this type.
+
+        Raises:
+            InvalidDigest: ``digest`` is none.
+        """
+        if isinstance(digest, Descriptor):
+            digest = digest.digest
+        subject = Digest.parse(digest) if isinstance(digest, str) else digest
+        name = f"{shortened(str(self._locator), 400)}@{subject}"
+        return Referrers(name, lambda: chosen(self._referrers(subject), subject, artifact_type))
+
+    def _referrers(self, subject: Digest) -> Iterator[Descriptor]:
+        for entry in self._contents().entries():
+            if entry.media_type not in DOCUMENTS:
+                continue
+            with contextlib.suppress(DistError):  # what cannot be read is about nothing
+                raw = self._read(entry.digest, None)
+                if fallback_tag(subject) in _names_of(entry) and entry.media_type == OCI_INDEX:
+                    yield from Index.parse(raw, OCI_INDEX).manifests
+                document = parse_document(raw, entry.media_type)
+                if document.subject is not None and document.subject.digest == subject:
+                    yield as_referrer(document, entry.digest)
+
     def __repr__(self) -> str:
-        return f"<LayoutRemote {shortened(str(self._locator), 400)}{self._elsewhere()}>"
+        return f"<{type(self).__name__} {shortened(str(self._locator), 400)}{self._elsewhere()}>"
 
     def _repr_html_(self) -> str:
         from distsdk.display.html import remote
@@ -262,7 +296,7 @@ class LayoutRemote(Documents):
         return "" if self._locator.names_files else f" at {shortened(self._files.shown(), 200)}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return LayoutRemote, (self._locator, self._files, self._limit)
+        return type(self), (self._locator, self._files, self._limit)
 
     # What the files are
 
@@ -357,6 +391,14 @@ class LayoutRemote(Documents):
         return Stat(size)
 
 
+def layout_remote(locator: Locator, files: Files, limit: int) -> LayoutRemote:
+    """Return the remote for files: one that can be written to, unless they are an archive or behind a URL."""
+    from distsdk.remotes.folder import FolderRemote
+
+    writable = isinstance(files, LocalFiles) and not os.path.isfile(os.path.expanduser(files.root))  # noqa: PTH111, PTH113 - as where it is read
+    return (FolderRemote if writable else LayoutRemote)(locator, files, limit)
+
+
 @frozen
 class _LayoutSource:
     """The bytes with a digest, as files have them."""
@@ -385,6 +427,12 @@ class LayoutTags:
             DistError: As `LayoutRemote.fetch`.
         """
         return iter(self._remote._names().tags())
+
+    def to_pandas(self, *, details: bool = False, per_host: int = 8) -> DataFrame:
+        """Return a table with a row for each tag; arguments, columns and errors are those of `TagList.to_pandas`."""
+        from distsdk.analysis.tables import tag_table
+
+        return tag_table(self, self._remote, details=details, per_host=per_host)
 
     def __repr__(self) -> str:
         return f"<LayoutTags of {self._remote!r}>"

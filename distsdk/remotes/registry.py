@@ -1,13 +1,15 @@
 """A repository of a registry that speaks the OCI distribution protocol.
 
-https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
+https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlencode
 
 from attrs import Factory, evolve, frozen
 
@@ -31,8 +33,11 @@ from distsdk.errors import (
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import Index, check_document, load_json
-from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCTET_STREAM, SCHEMA1, parse_media_type
-from distsdk.remotes.base import Documents, Settings, Wanted
+from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCI_INDEX, OCTET_STREAM, SCHEMA1, parse_media_type
+from distsdk.model.reference import Object
+from distsdk.remotes.base import Documents, Referrers, Settings, Wanted
+from distsdk.remotes.referrers import Listing, as_referrer, chosen, fallback_tag, parse_document
+from distsdk.remotes.upload import CHUNK, Reader, Upload, check_created
 from distsdk.transport.deadline import Deadline
 from distsdk.transport.endpoints import Endpoints
 from distsdk.transport.origin import follow
@@ -41,8 +46,12 @@ from distsdk.transport.resume import ResumingStream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from pandas import DataFrame
+
     from distsdk.blob import ByteStream
-    from distsdk.model.reference import Hint, Locator, Object
+    from distsdk.display.widgets import TagExplorer
+    from distsdk.model.reference import Hint, Locator
+    from distsdk.remotes.base import Source
     from distsdk.transport.http import Answer, Transport
     from distsdk.transport.retry import Patience
 
@@ -59,7 +68,10 @@ _SHOWN_ENTRIES = 20
 
 
 class RegistryRemote(Documents):
-    """Reads a repository of a registry.
+    """Reads a repository of a registry, and writes into it.
+
+    What is written goes to the first endpoint that may be pushed to, and what is asked for it is asked there: no mirror
+    is told of it.
 
     Threads may share one; it holds one session a process. Pickles carry the locator and the settings, no secrets: where
     one is unpickled, hosts, proxies and logins are looked up anew.
@@ -70,6 +82,7 @@ class RegistryRemote(Documents):
         self._locator = locator
         self._settings = settings
         self._scope = f"repository:{locator.path}:pull"
+        self._push_scope = f"repository:{locator.path}:pull,push"
         self._endpoints = Endpoints(
             settings.plan,
             locator.path,
@@ -152,11 +165,289 @@ class RegistryRemote(Documents):
     def tags(self) -> TagList:
         """Return the repository's tags, to be iterated over. Nothing is asked for until then."""
         self._need_repository()
-        return TagList(self._endpoints, f"/{self._locator.path}/tags/list", "tags", self._scope, str(self._locator))
+        path = f"/{self._locator.path}/tags/list"
+        return TagList(self._endpoints, path, "tags", self._scope, str(self._locator), remote=self)
 
     def catalog(self) -> TagList:
         """Return the registry's repositories, to be iterated over. Many registries do not tell."""
         return TagList(self._endpoints, "/_catalog", "repositories", "registry:catalog:*", self._locator.host)
+
+    def explore(self) -> TagExplorer:
+        """Return an explorer of the tags, each to be opened as an image: widgets in a notebook, elsewhere a page.
+
+        The tags are asked for at once. It is not shown in this call, but at the end of a cell, or with ``display``.
+        """
+        from distsdk.display.widgets import TagExplorer
+
+        self._need_repository()
+        return TagExplorer(self)
+
+    def referrers(self, digest: str | Digest | Descriptor, *, artifact_type: str | None = None) -> Referrers:
+        """Return what refers to a document, as the registry lists it; nothing is asked for until it is iterated over.
+
+        Where it has no API for that, the tag that stands in for it is read (distribution-spec, "Referrers Tag Schema").
+
+        Args:
+            digest: Of the document, which need not be there.
+            artifact_type: Only those of this type, whether the registry can choose them or not.
+
+        Raises:
+            InvalidDigest: ``digest`` is none.
+        """
+        self._need_repository()
+        if isinstance(digest, Descriptor):
+            digest = digest.digest
+        subject = Digest.parse(digest) if isinstance(digest, str) else digest
+        return Referrers(f"{self._locator}@{subject}", lambda: self._referrers(subject, artifact_type))
+
+    def _referrers(self, subject: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
+        query = "" if artifact_type is None else f"?{urlencode({'artifactType': artifact_type})}"
+        path = f"/{self._locator.path}/referrers/{subject}{query}"
+        pages = _pages(
+            self._endpoints,
+            "referrers",
+            path,
+            accept=OCI_INDEX,
+            scope=self._scope,
+            what=f"referrers of {subject}",
+        )
+        try:
+            first = next(pages, None)
+        except NotFound:
+            yield from chosen(self._listed_by_tag(subject), subject, artifact_type)
+            return
+        except RegistryError as error:
+            if error.status not in {405, 501}:
+                raise
+            yield from chosen(self._listed_by_tag(subject), subject, artifact_type)
+            return
+        while first is not None:
+            raw, url = first
+            try:
+                entries = Index.parse(raw).manifests
+            except (MalformedDocument, MediaTypeMismatch) as error:
+                raise MalformedDocument(f"{redact(url)} is no list of referrers: {error}") from error
+            yield from chosen(entries, subject, artifact_type)
+            first = next(pages, None)
+
+    def _listed_by_tag(self, subject: Digest) -> tuple[Descriptor, ...]:
+        path = f"/{self._locator.path}/manifests/{fallback_tag(subject)}"
+
+        def read(transport: Transport, patience: Patience) -> bytes:
+            return _read_listing(transport, path, self._scope, patience)[0]
+
+        try:
+            return Index.parse(self._endpoints.first("resolve", read), OCI_INDEX).manifests
+        except NotFound:
+            return ()
+
+    # Writing
+
+    def push_blob(
+        self,
+        source: Source,
+        *,
+        descriptor: Descriptor | None = None,
+        media_type: str = OCTET_STREAM,
+        mount_from: Locator | None = None,
+        at: Callable[[int], object] | None = None,
+    ) -> Descriptor:
+        """Give the repository a blob, unless it has it already; see `Pushable.push_blob`.
+
+        Args:
+            source: The bytes. What can be read twice goes as a whole, hashed as it goes where its digest is not known.
+                Of what cannot, chunks of 8 MiB are sent, or larger ones where the registry wants them
+                (``OCI-Chunk-Min-Length``).
+            descriptor: What the bytes have to be.
+            media_type: Of what is returned, where there is no ``descriptor``.
+            mount_from: A repository of the same host that has the blob.
+            at: Called with the bytes that were handed over so far.
+
+        Raises:
+            InvalidConfig: No endpoint of the host may be pushed to.
+            DistError: As `Pushable.push_blob`.
+            OSError: ``source`` cannot be read.
+        """
+        self._need_repository()
+        if descriptor is None and isinstance(source, Blob):
+            descriptor = source.descriptor
+            if media_type != OCTET_STREAM:
+                descriptor = evolve(descriptor, media_type=media_type)
+        tell = at or (lambda _: None)
+        transport = self._endpoints.one("push")
+        if descriptor is not None and self._has(transport, descriptor):
+            tell(descriptor.size)
+            return descriptor
+        with contextlib.closing(Reader.of(source, descriptor)) as reader:
+            head = b""
+            if descriptor is None:
+                head = reader.take(CHUNK)
+                if len(head) < CHUNK:  # all of it, so that its name is known
+                    small = Descriptor(media_type, reader.digest(), len(head))
+                    return self.push_blob(head, descriptor=small, at=at)
+            path = f"/{self._locator.path}/blobs/uploads/"
+            upload = Upload(
+                transport,
+                path,
+                self._push_scope,
+                reader,
+                expected=descriptor,
+                head=b"" if reader.again else head,
+                there=lambda digest: self._has(transport, descriptor or Descriptor(media_type, digest, reader.hashed)),
+                at=tell,
+            )
+            mount = None
+            if descriptor is not None and mount_from is not None and self._is_neighbour(mount_from):
+                query = urlencode({"mount": str(descriptor.digest), "from": mount_from.path}, safe=":/")
+                mount = f"{path}?{query}", f"{self._push_scope} repository:{mount_from.path}:pull"
+            digest = upload.run(mount)
+            if descriptor is None:
+                descriptor = Descriptor(media_type, digest, reader.hashed)
+        tell(descriptor.size)
+        return descriptor
+
+    def push_document(self, data: bytes, media_type: str, *, tag: str | None = None) -> Descriptor:
+        """Give the repository a manifest or an index; see `Pushable.push_document`.
+
+        Where it has a ``subject`` and the registry does not say that it lists it (``OCI-Subject``), it is added to the
+        index behind the tag that stands in for such a list. Writers that do so at once lose no entry of each other, if
+        none of them takes longer from reading that index to writing it than the others look at it afterwards, which is
+        ten times as long as it took themselves, half a second at least and five at most.
+
+        Args:
+            data: The document.
+            media_type: Of a manifest or an index.
+            tag: A name to give it.
+
+        Raises:
+            InvalidConfig: No endpoint of the host may be pushed to.
+            DistError: As `Pushable.push_document`.
+        """
+        self._need_repository()
+        if len(data) > self._endpoints.limits.document:
+            limit = self._endpoints.limits.document
+            message = f"a document of {len(data)} bytes, more than the limit of {limit}: nobody would read it"
+            raise LimitExceeded(message, limit=limit)
+        document = parse_document(data, media_type)
+        digest = document.digest
+        name = digest if tag is None else Object(tag=tag, digest=None)
+        transport = self._endpoints.one("push")
+        answer = transport.request(
+            "PUT",
+            f"/{self._locator.path}/manifests/{name}",
+            scope=self._push_scope,
+            headers={"Content-Type": document.media_type},
+            body=data,
+        )
+        answer.discard(self._endpoints.limits.error)
+        check_created(answer, digest)
+        if document.subject is not None and answer.headers.get("OCI-Subject") != str(document.subject.digest):
+            self._listing(transport, document.subject.digest).add(as_referrer(document, digest))
+        return Descriptor(document.media_type, digest, len(data))
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether the repository has what is described, where it would be pushed to; see `Pushable.has`."""
+        self._need_repository()
+        return self._has(self._endpoints.one("push"), descriptor)
+
+    def _has(self, transport: Transport, descriptor: Descriptor) -> bool:
+        document = descriptor.media_type in DOCUMENTS
+        path = f"/{self._locator.path}/{'manifests' if document else 'blobs'}/{descriptor.digest}"
+        headers = {"Accept": descriptor.media_type} if document else {}
+        answer = None
+        for method in ("HEAD", "GET"):
+            try:
+                answer = transport.request(method, path, scope=self._push_scope, headers=headers)
+            except NotFound:
+                return False
+            except RegistryError as error:
+                if error.status not in {405, 501} or method == "GET":
+                    raise
+            else:
+                break
+        assert answer is not None  # noqa: S101 - or it was raised
+        answer.close()
+        size = answer.content_length
+        if size and size != descriptor.size:
+            message = f"{redact(answer.url)} is there, with {size} bytes: declared are {descriptor.size}"
+            raise SizeMismatch(message, expected=descriptor.size, got=size)
+        return True
+
+    def delete(self, object: str | Object | Digest) -> None:
+        """Remove a tag, or what has a digest; see `Deletable.delete`.
+
+        Args:
+            object: A tag, which many registries do not remove: they remove the manifest, by its digest, with all the
+                tags that name it. A digest, of a manifest or, if there is none, of a blob.
+
+        Raises:
+            NotFound: There is no such object.
+            Denied: It needs another login.
+            RegistryError: The registry does not delete, or not what was named.
+            InvalidConfig: No endpoint of the host may be pushed to.
+        """
+        self._need_repository()
+        wanted = Wanted.read(object)
+        transport = self._endpoints.one("push")
+        digest = wanted.object.digest
+        if digest is None:
+            self._delete(transport, f"manifests/{wanted.identifier}", wanted)
+            return
+        subject = self._subject(transport, digest)
+        try:
+            self._delete(transport, f"manifests/{digest}", wanted)
+        except NotFound:
+            self._delete(transport, f"blobs/{digest}", wanted)
+        if subject is not None and not self._lists_referrers(transport, subject):
+            self._listing(transport, subject).remove(digest)
+
+    def _delete(self, transport: Transport, path: str, wanted: Wanted) -> None:
+        scope = f"repository:{self._locator.path}:delete,pull"
+        try:
+            transport.request("DELETE", f"/{self._locator.path}/{path}", scope=scope).discard(
+                self._endpoints.limits.error
+            )
+        except NotFound as error:
+            message = f"{self._name(wanted)} does not exist ({', '.join(error.codes) or '404'} at {transport.origin})"
+            raise NotFound(message, codes=error.codes) from error
+        except RegistryError as error:
+            if error.status not in {400, 405, 501}:
+                raise
+            message = f"{transport.origin} does not delete {self._name(wanted)}: {error}"
+            if wanted.object.digest is None:
+                message += (
+                    "; many registries remove no tag alone: give the digest to remove the manifest and all its tags"
+                )
+            raise RegistryError(message, status=error.status, codes=error.codes) from error
+
+    def _subject(self, transport: Transport, digest: Digest) -> Digest | None:
+        """Return what a manifest is about; None if it is there and about nothing, or cannot be read."""
+        path = f"/{self._locator.path}/manifests/{digest}"
+        headers = {"Accept": ", ".join(DEFAULT_ACCEPT)}
+        try:
+            answer, raw = transport.document(
+                path, scope=self._push_scope, headers=headers, deadline=transport.document_deadline()
+            )
+            subject = parse_document(raw, _content_type(answer)).subject
+        except DistError:
+            return None
+        return None if subject is None else subject.digest
+
+    def _lists_referrers(self, transport: Transport, subject: Digest) -> bool:
+        path = f"/{self._locator.path}/referrers/{subject}"
+        try:
+            transport.request("GET", path, scope=self._push_scope, headers={"Accept": OCI_INDEX}).close()
+        except (NotFound, RegistryError):
+            return False
+        return True
+
+    def _listing(self, transport: Transport, subject: Digest) -> Listing:
+        tag = fallback_tag(subject)
+        place = _TagPlace(transport, f"/{self._locator.path}/manifests/{tag}", self._push_scope)
+        return Listing(place, (str(transport.origin), self._locator.path, tag), self._endpoints.limits.document)
+
+    def _is_neighbour(self, other: Locator) -> bool:
+        return other.host == self._locator.host and bool(other.path) and other.path != self._locator.path
 
     def __repr__(self) -> str:
         where = ", ".join(f"{endpoint.origin}" for endpoint in self._settings.plan.endpoints)
@@ -422,21 +713,169 @@ class _RegistrySource:
         return answer
 
 
+@frozen
+class _TagPlace:
+    """The tag that lists referrers, where a registry has no API for that."""
+
+    transport: Transport
+    path: str
+    scope: str
+
+    def read(self) -> tuple[bytes, str] | None:
+        try:
+            raw, answer = _read_listing(self.transport, self.path, self.scope, None)
+        except NotFound:
+            return None
+        return raw, answer.headers.get("ETag", "")
+
+    def write(self, raw: bytes, before: str | None) -> bool:
+        headers = {"Content-Type": OCI_INDEX}
+        if before is None:
+            headers["If-None-Match"] = "*"  # RFC 9110 section 13.1
+        elif before:
+            headers["If-Match"] = before
+        answer = self.transport.request("PUT", self.path, scope=self.scope, headers=headers, body=raw, also={409, 412})
+        answer.discard(self.transport.limits.error)
+        if answer.status in {409, 412}:
+            return False
+        check_created(answer, Digest.of(raw))
+        return True
+
+    def lacks(self, entry: Descriptor) -> bool:
+        path = f"{self.path.rpartition('/')[0]}/{entry.digest}"
+        try:
+            self.transport.request("HEAD", path, scope=self.scope, headers={"Accept": entry.media_type}).close()
+        except NotFound:
+            return True
+        return False
+
+
+def _read_listing(transport: Transport, path: str, scope: str, patience: Patience | None) -> tuple[bytes, Answer]:
+    """Return the index behind a tag that lists referrers.
+
+    Raises:
+        MediaTypeMismatch: The tag names something else.
+    """
+    answer, raw = transport.document(
+        path,
+        scope=scope,
+        headers={"Accept": ", ".join(DEFAULT_ACCEPT)},
+        deadline=transport.document_deadline(),
+        patience=patience,
+    )
+    if (media_type := _content_type(answer)) != OCI_INDEX:
+        message = (
+            f"{redact(answer.url)} is {media_type}, where the index that lists referrers belongs: it is left alone"
+        )
+        raise MediaTypeMismatch(message, expected=(OCI_INDEX,), got=media_type)
+    return raw, answer
+
+
+def _pages(
+    endpoints: Endpoints, capability: str, path: str, *, accept: str, scope: str, what: str
+) -> Iterator[tuple[bytes, str]]:
+    """Yield the pages of a listing, and the URLs that were asked for them, all from the endpoint that has the first.
+
+    Args:
+        endpoints: Who is asked.
+        capability: What they have to be trusted with.
+        path: Of the first page.
+        accept: The media type of a page.
+        scope: What a token has to allow.
+        what: Is listed, for messages.
+
+    Raises:
+        Unsafe: A page names a next one that is elsewhere.
+        MalformedDocument: The pages lead in a circle.
+        LimitExceeded: There are more than `Limits.pages`, or one has more bytes than `Limits.document`.
+    """
+
+    def get(transport: Transport, path: str, patience: Patience | None) -> tuple[Answer, bytes]:
+        return transport.document(
+            path,
+            scope=scope,
+            headers={"Accept": accept},
+            deadline=transport.document_deadline(),
+            patience=patience,
+        )
+
+    limits = endpoints.limits
+    transport, answer, raw = endpoints.first(
+        capability, lambda transport, patience: (transport, *get(transport, path, patience))
+    )
+    seen: set[str] = set()
+    while True:
+        seen.add(answer.asked)
+        yield raw, answer.asked
+        url = _next_page(answer.headers.get("Link", ""), answer.asked)
+        if url is None:
+            return
+        if url in seen:
+            message = f"{redact(url)}: the pages lead in a circle"
+            raise MalformedDocument(message)
+        if len(seen) >= limits.pages:
+            message = f"more pages of {what} than the limit of {limits.pages}"
+            raise LimitExceeded(message, limit=limits.pages)
+        answer, raw = get(transport, url, None)
+
+
+def _next_page(link: str, url: str) -> str | None:
+    """Return the next page that a Link header names (RFC 8288), if it is a page of the same listing."""
+    target = next_link(link)
+    if target is None:
+        return None
+    resolved = follow(url, target, what="names as its next page")
+    # Some write the colon of a digest as %3A.
+    if unquote(resolved.partition("?")[0]) != unquote(url.partition("?")[0]):
+        message = f"{redact(url)} names a next page elsewhere, {redact(resolved)}: not followed"
+        raise Unsafe(message)
+    return resolved
+
+
 class TagList:
     """The tags of a repository, or the repositories of a registry: read page by page, each time one iterates.
 
     Nothing is kept but the first few, for the repr.
     """
 
-    def __init__(self, endpoints: Endpoints, path: str, key: str, scope: str, name: str) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        path: str,
+        key: str,
+        scope: str,
+        name: str,
+        *,
+        remote: RegistryRemote | None = None,
+    ) -> None:
         """Use `RegistryRemote.tags` or `RegistryRemote.catalog`."""
         self._endpoints = endpoints
         self._path = path
         self._key = key
         self._scope = scope
         self._name = name
+        self._remote = remote  # what the tags are of
         self._shown: tuple[str, ...] = ()
         self._count: int | None = None
+
+    def to_pandas(self, *, details: bool = False, per_host: int = 8) -> DataFrame:
+        """Return a table with a row for each entry, in the registry's order: column ``tag``, or ``repository``.
+
+        Args:
+            details: Look at what each tag stands for: two or three small requests each, as `distsdk.survey` does it.
+                The columns are then ``digest`` (of an index, where it is one), ``size`` (bytes to download) and
+                ``created`` of the image for linux on this machine's architecture, ``platforms`` (a tuple), and
+                ``error`` and ``error_kind`` of those tags that could not be looked at, such as those of artifacts.
+            per_host: Tags that are looked at at once.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+            ValueError: There are no details, since these are repositories.
+            DistError: As iterating.
+        """
+        from distsdk.analysis.tables import tag_table
+
+        return tag_table(self, self._remote, details=details, per_host=per_host)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the entries in the registry's order.
@@ -459,35 +898,16 @@ class TagList:
         self._shown, self._count = tuple(shown), count
 
     def _pages(self) -> Iterator[list[str]]:
-        limits = self._endpoints.limits
-        path = f"{self._path}?n={PAGE_SIZE}"
-        # All pages from the endpoint that gave the first one.
-        transport, answer, raw = self._endpoints.first(
-            "resolve", lambda transport, patience: (transport, *self._page(transport, path, patience))
-        )
-        seen: set[str] = set()
-        while True:
-            seen.add(answer.asked)
-            yield self._entries(raw, answer.asked)
-            url = self._next(answer.headers.get("Link", ""), answer.asked)
-            if url is None:
-                return
-            if url in seen:
-                message = f"{redact(url)}: the pages lead in a circle"
-                raise MalformedDocument(message)
-            if len(seen) >= limits.pages:
-                message = f"{self._name} has more pages of {self._key} than the limit of {limits.pages}"
-                raise LimitExceeded(message, limit=limits.pages)
-            answer, raw = self._page(transport, url, None)
-
-    def _page(self, transport: Transport, path: str, patience: Patience | None) -> tuple[Answer, bytes]:
-        return transport.document(
-            path,
+        pages = _pages(
+            self._endpoints,
+            "resolve",
+            f"{self._path}?n={PAGE_SIZE}",
+            accept="application/json",
             scope=self._scope,
-            headers={"Accept": "application/json"},
-            deadline=transport.document_deadline(),
-            patience=patience,
+            what=f"{self._key} of {self._name}",
         )
+        for raw, url in pages:
+            yield self._entries(raw, url)
 
     def _entries(self, raw: bytes, url: str) -> list[str]:
         page = load_json(raw, what=redact(url))
@@ -499,16 +919,10 @@ class TagList:
             raise MalformedDocument(message)
         return entries
 
-    def _next(self, link: str, url: str) -> str | None:
-        """Return the next page that a Link header names (RFC 8288), if it is a page of the same listing."""
-        target = next_link(link)
-        if target is None:
-            return None
-        resolved = follow(url, target, what="names as its next page")
-        if resolved.partition("?")[0] != url.partition("?")[0]:
-            message = f"{redact(url)} names a next page elsewhere, {redact(resolved)}: not followed"
-            raise Unsafe(message)
-        return resolved
+    def __rich_repr__(self) -> Iterator[object]:
+        """Yield whose tags they are, and those that were read first."""
+        yield self._name
+        yield from self._shown
 
     def __repr__(self) -> str:
         if not self._shown and self._count is None:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from distsdk.model.shown import Shown
+from distsdk.model.wording import counted, human_size
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @frozen
-class Info:
+class Info(Shown):
     """A blob that a store has.
 
     Attributes:
@@ -39,7 +42,7 @@ class Ingested(Info):
 
 
 @frozen
-class Active:
+class Active(Shown):
     """An ingest that has begun and is not committed; whoever began it may be gone.
 
     Attributes:
@@ -61,8 +64,8 @@ class Active:
     pid: int
 
 
-@frozen
-class Collected:
+@frozen(repr=False)
+class Collected(Shown):
     """What `Store.gc` removed, or would remove.
 
     Attributes:
@@ -78,9 +81,13 @@ class Collected:
         """Bytes of all of them."""
         return sum(blob.size for blob in self.blobs) + sum(ingest.offset for ingest in self.ingests)
 
+    def __repr__(self) -> str:
+        blobs, ingests = counted(len(self.blobs), "blob"), counted(len(self.ingests), "ingest")
+        return f"<Collected {blobs} and {ingests}, {human_size(self.size)}>"
 
-@frozen
-class Verified:
+
+@frozen(repr=False)
+class Verified(Shown):
     """What `Store.verify` found.
 
     Attributes:
@@ -94,3 +101,7 @@ class Verified:
     size: int
     damaged: tuple[Digest, ...]
     healed: tuple[Digest, ...]
+
+    def __repr__(self) -> str:
+        found = f"{counted(self.count, 'blob')}, {human_size(self.size)}"
+        return f"<Verified {found}: {len(self.damaged):,} damaged, {len(self.healed):,} of them healed>"

@@ -40,6 +40,7 @@ from distsdk.model.descriptor import REF_NAME, Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import Index, load_json, parse_json
 from distsdk.model.media import CONFIGS, DOCKER_DOCUMENTS, DOCKER_LIST, DOCUMENTS, LAYERS, OCI_INDEX
+from distsdk.model.shown import Named, Rows, Shown
 from distsdk.model.wording import quoted
 from distsdk.store.content import Active, Collected, Info, Ingested, Verified
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from distsdk.blob import BlobReader, ByteStream
+    from distsdk.display.widgets import Watch
 
 #: Bytes of ``index.json``: names of some 100,000 images.
 MAX_INDEX_SIZE = 64 * 1024 * 1024
@@ -97,7 +99,7 @@ class Readable(Protocol):
         ...
 
 
-class Store:
+class Store(Shown):
     """Content in a folder that is an OCI image layout: processes share it, and other tools read it as it stands.
 
     Blobs are there whole and verified, or not at all. What is still coming in is kept apart, one writer for each key,
@@ -121,6 +123,8 @@ class Store:
             path = user_data_path("distsdk", appauthor=False)
         self.root = Path(path).expanduser().absolute()
         self._made = False
+
+    _worth_a_look = ("root",)
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -262,7 +266,16 @@ class Store:
     def active(self) -> list[Active]:
         """Return the ingests that have begun and are not done, the oldest first; their writers may be gone."""
         found = [active for part in self._parts(".data") if (active := part.read()) is not None]
-        return sorted(found, key=lambda active: active.started)
+        return Rows(sorted(found, key=lambda active: active.started))
+
+    def watch(self) -> Watch:
+        """Return what shows in a notebook which ingests are active, twice a second until it is stopped.
+
+        Elsewhere it shows them as they are when it is shown.
+        """
+        from distsdk.display.widgets import Watch
+
+        return Watch(self)
 
     # Images
 
@@ -275,11 +288,11 @@ class Store:
             MalformedDocument: ``index.json`` cannot be read as what it should be.
         """
         found = ((_name_of(fields), fields) for fields in self._index()["manifests"])
-        return {
-            name: Descriptor.from_fields(fields, where=f"index.json: {quoted(name)}")
+        return Named(
+            (name, Descriptor.from_fields(fields, where=f"index.json: {quoted(name)}"))
             for name, fields in found
             if name is not None
-        }
+        )
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
         """Let a name stand for a manifest or index; what it stood for before loses it.

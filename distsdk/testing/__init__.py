@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from distsdk.testing.exchange import Connection as Connection
     from distsdk.testing.exchange import HangUp as HangUp
     from distsdk.testing.exchange import Headers as Headers
+    from distsdk.testing.exchange import Incoming as Incoming
     from distsdk.testing.exchange import Pace as Pace
     from distsdk.testing.exchange import Pause as Pause
     from distsdk.testing.exchange import Request as Request
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from distsdk.testing.exchange import Step as Step
     from distsdk.testing.faults import Challenge as Challenge
     from distsdk.testing.faults import Cut as Cut
+    from distsdk.testing.faults import CutUpload as CutUpload
     from distsdk.testing.faults import Drip as Drip
     from distsdk.testing.faults import EndlessPages as EndlessPages
     from distsdk.testing.faults import Fault as Fault
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from distsdk.testing.faults import Link as Link
     from distsdk.testing.faults import Long as Long
     from distsdk.testing.faults import NoContentLength as NoContentLength
+    from distsdk.testing.faults import NoMount as NoMount
     from distsdk.testing.faults import RateLimit as RateLimit
     from distsdk.testing.faults import Raw as Raw
     from distsdk.testing.faults import Redirect as Redirect
@@ -38,12 +41,14 @@ if TYPE_CHECKING:
     from distsdk.testing.faults import Stall as Stall
     from distsdk.testing.faults import Status as Status
     from distsdk.testing.faults import Throttle as Throttle
+    from distsdk.testing.faults import UploadLocation as UploadLocation
     from distsdk.testing.faults import UrlExpires as UrlExpires
     from distsdk.testing.faults import WrongBytes as WrongBytes
     from distsdk.testing.faults import WrongDigestHeader as WrongDigestHeader
     from distsdk.testing.faults import WrongLength as WrongLength
     from distsdk.testing.faults import WrongRange as WrongRange
     from distsdk.testing.faults import WrongStatus as WrongStatus
+    from distsdk.testing.faults import WrongUploadRange as WrongUploadRange
     from distsdk.testing.registry import Registry as Registry
 
 # Loaded on first use: pytest imports this package wherever distsdk is installed, for `fixtures` alone.
@@ -53,6 +58,7 @@ _HOMES = {
         "Connection",
         "HangUp",
         "Headers",
+        "Incoming",
         "Pace",
         "Pause",
         "Request",
@@ -62,6 +68,7 @@ _HOMES = {
     "distsdk.testing.faults": (
         "Challenge",
         "Cut",
+        "CutUpload",
         "Drip",
         "EndlessPages",
         "Fault",
@@ -72,6 +79,7 @@ _HOMES = {
         "Link",
         "Long",
         "NoContentLength",
+        "NoMount",
         "RateLimit",
         "Raw",
         "Redirect",
@@ -81,12 +89,14 @@ _HOMES = {
         "Stall",
         "Status",
         "Throttle",
+        "UploadLocation",
         "UrlExpires",
         "WrongBytes",
         "WrongDigestHeader",
         "WrongLength",
         "WrongRange",
         "WrongStatus",
+        "WrongUploadRange",
     ),
     "distsdk.testing.registry": ("Registry",),
 }

@@ -54,9 +54,9 @@ class Accounts:
     passwords: Mapping[str, str] = field(factory=dict, repr=False)
     private: re.Pattern[str] | None = None
 
-    def needed(self, name: str) -> bool:
-        """Return whether reading what is called so takes a login."""
-        return self.private is not None and self.private.search(name) is not None
+    def needed(self, name: str, *, writes: bool = False) -> bool:
+        """Return whether reading, or writing, what is called so takes a login; writing does wherever there are any."""
+        return (writes and bool(self.passwords)) or (self.private is not None and bool(self.private.search(name)))
 
     def user(self, authorization: str | None) -> str:
         """Return whom an ``Authorization`` field (RFC 7617) logs in; empty for nobody.
@@ -108,12 +108,12 @@ class BasicAccess:
 
     def challenge(self, request: Request, repository: str, scope: str) -> str | None:
         """Return a Basic challenge to who needs a login, and to who brings a wrong one."""
-        del scope
         try:
             user = self.accounts.user(request.headers.get("Authorization"))
         except Refused:
             user = None
-        passes = user if self.accounts.needed(repository) else user is not None
+        writes = request.method not in {"GET", "HEAD"} and not scope.endswith(":pull")
+        passes = user if self.accounts.needed(repository, writes=writes) else user is not None
         return None if passes else f'Basic realm="{SERVICE}"'
 
 
@@ -231,8 +231,9 @@ class TokenService:
         grants = frozenset(
             grant
             for match in matches
-            if match is not None and (user or not self.accounts.needed(match["name"]))
+            if match is not None
             for grant in _grants(match)
+            if user or not self.accounts.needed(match["name"], writes=grant[1] in {"push", "delete"})
         )
         token = secrets.token_urlsafe(24)
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlencode
@@ -25,9 +26,25 @@ if TYPE_CHECKING:
 # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#pulling-manifests
 NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<object>[^/]+)")
+_ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs/uploads|blobs|tags|referrers)/(?P<object>[^/]*)")
+_CHUNK = re.compile(r"(?P<first>\d+)-(?P<last>\d+)")
+#: Bytes of a manifest that is pushed.
+MAX_MANIFEST = 4 * 1024 * 1024
 # https://www.rfc-editor.org/rfc/rfc9110#section-14.1.1
 _RANGE = re.compile(r"bytes=(?:(?P<first>\d+)-(?P<last>\d*)|-(?P<suffix>\d+))")
+
+
+@define(eq=False)
+class Upload:
+    """A blob that is being pushed.
+
+    Attributes:
+        data: What came so far.
+        short: Whether a chunk was shorter than chunks have to be: then it was the last one.
+    """
+
+    data: bytearray = field(factory=bytearray)
+    short: bool = False
 
 
 @define(eq=False)
@@ -37,6 +54,7 @@ class Repository:
     blobs: dict[Digest, memoryview] = field(factory=dict)
     manifests: dict[Digest, tuple[str, memoryview]] = field(factory=dict)
     tags: dict[str, Digest] = field(factory=dict)
+    uploads: dict[str, Upload] = field(factory=dict)
 
 
 class _Refusal(Exception):
@@ -55,10 +73,13 @@ class Api:
     Args:
         repositories: What there is, by name; it may change while it is served.
         lock: Held while anything in ``repositories`` is read or changed.
-        access: Decides who may read; None where anyone may.
+        access: Decides who may read and write; None where anyone may.
         tokens: Gives tokens at ``/token``, or None.
         page_size: The most names in one answer, or None.
         referrers: Whether there is the API that lists referrers.
+        read_only: Whether nothing can be pushed or deleted.
+        min_chunk: Bytes that all chunks of an upload but the last must have.
+        if_match: Whether ``If-Match`` and ``If-None-Match`` count for a manifest that is pushed.
     """
 
     def __init__(
@@ -70,6 +91,9 @@ class Api:
         tokens: TokenService | None,
         page_size: int | None,
         referrers: bool,
+        read_only: bool,
+        min_chunk: int,
+        if_match: bool,
     ) -> None:
         self._repositories = repositories
         self._lock = lock
@@ -77,6 +101,9 @@ class Api:
         self._tokens = tokens
         self._page_size = page_size
         self._referrers_api = referrers
+        self._read_only = read_only
+        self._min_chunk = min_chunk
+        self._if_match = if_match
 
     def respond(self, request: Request) -> Response:
         """Return the answer."""
@@ -95,7 +122,7 @@ class Api:
             raise _Refusal(404, "UNSUPPORTED", "there is nothing here but /v2/")
         match = _ROUTE.fullmatch(request.path)
         self._authorize(request, match["name"] if match else "")
-        if request.method not in {"GET", "HEAD"}:
+        if request.method not in {"GET", "HEAD"} and (self._read_only or match is None):
             raise _Refusal(405, "UNSUPPORTED", "this registry is only read", [("Allow", "GET, HEAD")])
         if request.path == "/v2/":
             return _json({})
@@ -105,8 +132,19 @@ class Api:
             raise _Refusal(404, "UNSUPPORTED", "no such path in this registry")
         if not NAME.fullmatch(match["name"]):
             raise _Refusal(404, "NAME_INVALID", "invalid repository name")
+        return self._of_repository(request, match)
+
+    def _of_repository(self, request: Request, match: re.Match[str]) -> Response:
+        if match["kind"] == "blobs/uploads":
+            return self._upload(request, match["name"], match["object"])
+        if request.method == "PUT" and match["kind"] == "manifests":
+            return self._put_manifest(request, match["name"], match["object"])
         with self._lock:
             repository = self._repositories.get(match["name"])
+            if request.method == "DELETE" and match["kind"] in {"manifests", "blobs"}:
+                return _delete(repository or Repository(), match["kind"], match["object"])
+            if request.method not in {"GET", "HEAD"}:
+                raise _Refusal(405, "UNSUPPORTED", "that cannot be done here", [("Allow", "GET, HEAD")])
             if match["kind"] == "tags":
                 if match["object"] != "list":
                     raise _Refusal(404, "UNSUPPORTED", "no such path in this registry")
@@ -124,7 +162,8 @@ class Api:
             raise _Refusal(refused.status, refused.code, refused.message) from refused
 
     def _authorize(self, request: Request, repository: str) -> None:
-        scope = f"repository:{repository}:pull" if repository else ""
+        actions = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}.get(request.method, "pull,push")
+        scope = f"repository:{repository}:{actions}" if repository else ""
         if request.path == "/v2/_catalog":
             scope = "registry:catalog:*"
         challenge = None if self._access is None else self._access.challenge(request, repository, scope)
@@ -160,6 +199,104 @@ class Api:
             headers.append(("OCI-Filters-Applied", "artifactType"))
         index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [found[digest] for digest in page]}
         return _json(index, headers).with_header("Content-Type", media.OCI_INDEX)
+
+    # Pushing: https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#push
+
+    def _upload(self, request: Request, name: str, key: str) -> Response:
+        with self._lock:
+            repository = self._repositories.setdefault(name, Repository())
+            if request.method == "POST" and not key:
+                return self._begin(request, repository, name)
+            upload = repository.uploads.get(key)
+            if upload is None:
+                raise _Refusal(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+        if request.method in {"GET", "HEAD"}:
+            return self._progress(204, name, key, upload)
+        if request.method == "DELETE":
+            with self._lock:
+                repository.uploads.pop(key, None)
+            return Response(HTTPStatus.NO_CONTENT)
+        if request.method not in {"PATCH", "PUT"}:
+            raise _Refusal(405, "UNSUPPORTED", "an upload takes PATCH and PUT")
+        refusal = self._chunk_refusal(request, name, key, upload)
+        if refusal is not None:
+            return refusal
+        before = len(upload.data)
+        for piece in request.incoming:
+            with self._lock:
+                upload.data += piece  # what came before the client hung up stays
+        if request.method == "PATCH":
+            upload.short = len(upload.data) - before < self._min_chunk
+            return self._progress(202, name, key, upload)
+        return self._finish(request, repository, name, key)
+
+    def _begin(self, request: Request, repository: Repository, name: str) -> Response:
+        query = {field: values[0] for field, values in parse_qs(request.query).items()}
+        mounted, source = _parsed(query.get("mount", "")), query.get("from", "")
+        if mounted is not None and source:
+            held = self._repositories.get(source, Repository()).blobs.get(mounted)
+            scope = f"repository:{source}:pull"
+            if held is not None and (self._access is None or self._access.challenge(request, source, scope) is None):
+                repository.blobs[mounted] = held
+                return _created(name, "blobs", mounted)
+        key = secrets.token_hex(16)
+        upload = repository.uploads[key] = Upload()
+        return self._progress(202, name, key, upload)
+
+    def _progress(self, status: int, name: str, key: str, upload: Upload) -> Response:
+        headers = [
+            ("Location", f"/v2/{name}/blobs/uploads/{key}?_state={key[:8]}"),
+            ("Range", f"0-{max(len(upload.data) - 1, 0)}"),
+        ]
+        if self._min_chunk:
+            headers.append(("OCI-Chunk-Min-Length", str(self._min_chunk)))
+        return Response(status, tuple(headers))
+
+    def _chunk_refusal(self, request: Request, name: str, key: str, upload: Upload) -> Response | None:
+        asked = request.headers.get("Content-Range")
+        match = _CHUNK.fullmatch(asked or "")
+        length = request.headers.get("Content-Length")
+        if asked is not None and (match is None or int(match["first"]) != len(upload.data)):
+            return self._progress(416, name, key, upload)
+        if match is not None and length is not None and int(match["last"]) - int(match["first"]) + 1 != int(length):
+            raise _Refusal(400, "SIZE_INVALID", "Content-Range and Content-Length contradict each other")
+        if upload.short and length != "0":
+            raise _Refusal(400, "BLOB_UPLOAD_INVALID", f"a chunk was shorter than {self._min_chunk} bytes")
+        return None
+
+    def _finish(self, request: Request, repository: Repository, name: str, key: str) -> Response:
+        digest = _parsed(parse_qs(request.query).get("digest", [""])[0])
+        with self._lock:
+            upload = repository.uploads.pop(key, Upload())
+            if digest is None or Digest.of(bytes(upload.data), digest.algorithm) != digest:
+                raise _Refusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+            repository.blobs[digest] = memoryview(upload.data)
+        return _created(name, "blobs", digest)
+
+    def _put_manifest(self, request: Request, name: str, object: str) -> Response:
+        raw = bytearray()
+        for piece in request.incoming:
+            raw += piece
+            if len(raw) > MAX_MANIFEST:
+                raise _Refusal(413, "SIZE_INVALID", f"a manifest of more than {MAX_MANIFEST} bytes")
+        given = _parsed(object) if ":" in object else None
+        if given is None and not TAG.fullmatch(object):
+            raise _Refusal(400, "TAG_INVALID" if ":" not in object else "DIGEST_INVALID", "no such tag or digest")
+        digest = Digest.of(bytes(raw), given.algorithm if given else "sha256")
+        if given is not None and given != digest:
+            raise _Refusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+        media_type = request.headers.get("Content-Type", "")
+        with self._lock:
+            repository = self._repositories.setdefault(name, Repository())
+            subject = _checked(bytes(raw), media_type, repository)
+            there = repository.tags.get(object) if given is None else given if given in repository.manifests else None
+            if self._if_match and not _matches(request, there):
+                raise _Refusal(412, "DENIED", "the manifest is another one by now")
+            repository.manifests[digest] = (media_type, memoryview(raw))
+            if given is None:
+                repository.tags[object] = digest
+        response = _created(name, "manifests", digest)
+        return response.with_header("OCI-Subject", subject if self._referrers_api else None)
 
     def _page(self, request: Request, names: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
         # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#listing-tags
@@ -201,6 +338,51 @@ def referrer(digest: Digest, media_type: str, raw: memoryview, subject: Digest) 
     if fields.get("annotations"):
         listed["annotations"] = fields["annotations"]
     return listed
+
+
+def _created(name: str, kind: str, digest: Digest) -> Response:
+    headers = (("Location", f"/v2/{name}/{kind}/{digest}"), ("Docker-Content-Digest", str(digest)))
+    return Response(HTTPStatus.CREATED, headers)
+
+
+def _delete(repository: Repository, kind: str, name: str) -> Response:
+    # https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#deleting-tags
+    digest = _parsed(name)
+    if kind == "blobs":
+        if digest is None or repository.blobs.pop(digest, None) is None:
+            raise _Refusal(404, "BLOB_UNKNOWN", "blob unknown to registry")
+    elif digest is None:
+        if repository.tags.pop(name, None) is None:
+            raise _Refusal(404, "MANIFEST_UNKNOWN", "manifest unknown")
+    else:
+        if repository.manifests.pop(digest, None) is None:
+            raise _Refusal(404, "MANIFEST_UNKNOWN", "manifest unknown")
+        for tag in [tag for tag, named in repository.tags.items() if named == digest]:
+            del repository.tags[tag]
+    return Response(HTTPStatus.ACCEPTED)
+
+
+def _checked(raw: bytes, media_type: str, repository: Repository) -> str | None:
+    """Return the digest of a manifest's subject, which need not be there, as all else that it refers to must."""
+    try:
+        fields = json.loads(raw)
+        right = fields["schemaVersion"] == 2 and fields.get("mediaType", media_type) == media_type
+        blobs = [Digest.parse(entry["digest"]) for entry in [fields.get("config"), *fields.get("layers", ())] if entry]
+        children = [Digest.parse(entry["digest"]) for entry in fields.get("manifests", ())]
+        subject = fields["subject"]["digest"] if fields.get("subject") else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _Refusal(400, "MANIFEST_INVALID", "manifest invalid") from error
+    if not right:
+        raise _Refusal(400, "MANIFEST_INVALID", "manifest invalid: another mediaType or schemaVersion")
+    if not repository.blobs.keys() >= set(blobs) or not repository.manifests.keys() >= set(children):
+        raise _Refusal(400, "MANIFEST_BLOB_UNKNOWN", "what the manifest refers to is unknown to registry")
+    return subject
+
+
+def _matches(request: Request, there: Digest | None) -> bool:
+    # https://www.rfc-editor.org/rfc/rfc9110#section-13.1
+    wanted, unwanted = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    return (wanted is None or wanted == f'"{there}"') and (unwanted != "*" or there is None)
 
 
 def _manifest(request: Request, repository: Repository, name: str) -> Response:

@@ -48,6 +48,52 @@ class Headers(Mapping[str, str]):
         return Headers((kept, value) for kept, value in self.items() if kept.lower() != name.lower())
 
 
+class Incoming:
+    """The body of a request while it comes: bytes are taken from the connection as they are iterated over, once.
+
+    Where the client hangs up in the middle, that is a `ConnectionAbortedError`.
+
+    Attributes:
+        received: Bytes that were taken so far.
+    """
+
+    def __init__(self, pieces: Iterable[bytes] = ()) -> None:
+        self.received = 0
+        self._pieces = iter(pieces)
+        self._ahead: list[bytes] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._ahead:
+            yield self._ahead.pop(0)
+        yield from self._take()
+
+    def _take(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self.received += len(piece)
+            yield piece
+        self._pieces = iter(())
+
+    def begin(self, size: int) -> bytes:
+        """Return the first bytes, which stay there for whoever iterates."""
+        pieces = self._take()
+        while sum(map(len, self._ahead)) < size and (piece := next(pieces, b"")):
+            self._ahead.append(piece)
+        return b"".join(self._ahead)[:size]
+
+    def cut(self, size: int) -> Incoming:
+        """Return a body that breaks off after so many bytes of this one, as if the client hung up then."""
+
+        def pieces() -> Iterator[bytes]:
+            left = size
+            for piece in self:
+                yield piece[:left]
+                left -= len(piece)
+                if left <= 0:
+                    raise ConnectionAbortedError("the connection was cut on request")
+
+        return Incoming(pieces())
+
+
 @frozen
 class Request:
     """One request as the registry saw it.
@@ -57,12 +103,15 @@ class Request:
         path: The path, percent-decoded, without the query: ``/v2/library/redis/manifests/7``.
         query: The query as it was sent, without ``?``; empty where there was none.
         headers: The header fields; names match in any case.
-        body: The first 64 KiB of the request's own body, such as the form that asks for a token.
+        body: The first 64 KiB of the request's own body, such as the form that asks for a token; empty where it is
+            part of a blob that is uploaded.
+        incoming: The body while it comes.
         connection: Number of the connection it came over, from 0 in the order in which they were opened.
         sent_before: Bytes of bodies that had been sent over that connection when it came.
         status: The status that was answered; 0 while there is no answer yet.
         body_bytes_sent: Bytes of the answer's body handed to the socket so far. Where the client hung up, up to 1 MiB
             more than it could have taken.
+        body_bytes_received: Bytes of the request's own body that were taken from the connection so far.
     """
 
     method: str
@@ -74,6 +123,8 @@ class Request:
     sent_before: int = field(default=0, eq=False)
     status: int = 0
     body_bytes_sent: int = 0
+    body_bytes_received: int = field(default=0, eq=False)
+    incoming: Incoming = field(factory=Incoming, eq=False, repr=False)
 
 
 @frozen
@@ -215,4 +266,5 @@ class Exchange:
 
     def record(self) -> Request:
         """Return the request with its status and count as they are now."""
-        return evolve(self.request, status=self.status, body_bytes_sent=self.sent)
+        received = self.request.incoming.received
+        return evolve(self.request, status=self.status, body_bytes_sent=self.sent, body_bytes_received=received)

@@ -71,6 +71,84 @@ class Cut:
 
 
 @frozen
+class CutUpload:
+    """The connection ends in the middle of the body of a request: a blob that is pushed. What came until then is kept.
+
+    Acts on bodies that are longer than that.
+
+    Attributes:
+        after: Bytes of the body that are taken.
+        reset: End with a reset (TCP RST) rather than in order (FIN), which bytes that were not taken may make a reset.
+    """
+
+    after: int
+    reset: bool = False
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Hang up, once the registry has the first bytes."""
+        length = request.headers.get("Content-Length", "")
+        if not _UPLOAD.search(request.path) or not length.isdecimal() or int(length) <= self.after:
+            return respond(request)
+        try:
+            return respond(evolve(request, incoming=request.incoming.cut(self.after)))
+        except ConnectionAbortedError:
+            return Response(0, hold=HangUp(self.reset))
+
+
+@frozen
+class UploadLocation:
+    """An upload goes on elsewhere: ``Location`` is another one in answers to who uploads.
+
+    Attributes:
+        value: What it says. ``{path}`` in it stands for path and query of the right one, so that
+            ``"https://elsewhere.example{path}"`` is another host's, ``{id}`` for what is after the last slash of it.
+    """
+
+    value: str
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Return the answer of the registry with that field."""
+        response = respond(request)
+        right = response.header("Location")
+        if right is None or not _UPLOAD.search(right):
+            return response
+        there = self.value.replace("{path}", right).replace("{id}", right.rpartition("/")[2])
+        return response.with_header("Location", there)
+
+
+@frozen
+class WrongUploadRange:
+    """``Range`` says that another number of an upload's bytes is there.
+
+    Attributes:
+        by: Beyond the right number; negative for fewer.
+        value: What it says instead; ``"nonsense"``, or None for the field to be missing.
+    """
+
+    by: int = 0
+    value: str | None = ""
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Return the answer of the registry with that field."""
+        response = respond(request)
+        right = re.fullmatch(r"0-(\d+)", response.header("Range") or "")
+        if right is None or not _UPLOAD.search(request.path):
+            return response
+        return response.with_header("Range", f"0-{max(int(right[1]) + self.by, 0)}" if self.value == "" else self.value)
+
+
+@frozen
+class NoMount:
+    """A blob of another repository is not given: an upload begins instead (202), as with registries that cannot."""
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Return the answer to the request without what it asks for."""
+        if request.method != "POST" or "mount=" not in request.query:
+            return respond(request)
+        return respond(evolve(request, query=""))
+
+
+@frozen
 class Short:
     """The last bytes of the body are missing, and ``Content-Length`` agrees: nothing looks wrong but the size.
 
@@ -613,6 +691,7 @@ class EndlessPages:
         return page.with_header("Link", f'<{request.path}?last={names[-1]}&n={self.size}>; rel="next"')
 
 
+_UPLOAD = re.compile(r"/blobs/uploads/")
 _LISTING = re.compile(r"/tags/list$|/_catalog$|/referrers/")
 
 

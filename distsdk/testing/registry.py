@@ -48,8 +48,8 @@ class _Rule:
 class Registry:
     """A registry over HTTP on ``127.0.0.1``, for tests and examples.
 
-    It answers reads as the OCI distribution specification 1.1 says, and the catalog as Docker's registry does. What it
-    holds is put into it by methods; pushes over HTTP are refused. It serves while it is a context::
+    It answers reads and pushes as the OCI distribution specification 1.1 says, and the catalog as Docker's registry
+    does. What it holds is put into it by methods, or pushed. It serves while it is a context::
 
         with Registry() as registry:
             registry.add_image("library/redis", "7", layers=[b"one", b"two"])
@@ -59,7 +59,8 @@ class Registry:
 
     Args:
         auth: ``"basic"`` to take a login with each request, ``"bearer"`` to take a token, which its own ``/token``
-            gives for pulling: to anyone, or where ``logins`` says so to who logs in there.
+            gives for pulling: to anyone, or where ``logins`` says so to who logs in there. Where there are logins,
+            pushing and deleting take one.
         logins: Passwords by user. The token service takes them with ``GET`` (Basic) and with the OAuth2 form
             (``grant_type=password``). A wrong login is refused also where none is needed.
         private: Found, as a regular expression, in the names of repositories that take one of the logins. By default
@@ -70,7 +71,12 @@ class Registry:
             logins are its own then.
         page_size: The most tags, repositories or referrers in one answer, also where a client asks for more. By default
             a client that asks for no number gets all.
-        referrers: Whether it lists referrers; without, `add_artifact` writes the tags that stand in for that.
+        referrers: Whether it lists referrers; without, `add_artifact` writes the tags that stand in for that, and so
+            has whoever pushes.
+        read_only: Whether pushes and deletes are refused.
+        min_chunk: Bytes that each chunk of an upload but the last one must have, as ``OCI-Chunk-Min-Length`` says.
+        if_match: Whether a manifest is pushed only if the one before is what ``If-Match`` says, and there is none where
+            ``If-None-Match: *`` says so. Few registries heed that.
         content_of: Another registry whose content it serves and adds to, as its mirror or CDN does.
         ssl_context: Serve HTTPS with this context, such as `Authority.server_context` gives.
 
@@ -89,6 +95,9 @@ class Registry:
         token_service: Registry | None = None,
         page_size: int | None = None,
         referrers: bool = True,
+        read_only: bool = False,
+        min_chunk: int = 0,
+        if_match: bool = False,
         content_of: Registry | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
@@ -119,6 +128,9 @@ class Registry:
             tokens=None if token_service else self._tokens,
             page_size=page_size,
             referrers=referrers,
+            read_only=read_only,
+            min_chunk=min_chunk,
+            if_match=if_match,
         )
         self._rules: list[_Rule] = []
         self._exchanges: list[Exchange] = []
@@ -435,6 +447,11 @@ class Registry:
         """Bytes of bodies handed to sockets since the start or the last `reset`."""
         with self._lock:
             return sum(exchange.sent for exchange in self._exchanges)
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of requests' own bodies that came since the start or the last `reset`."""
+        return sum(request.body_bytes_received for request in self.requests)
 
     @property
     def authorizations(self) -> list[str]:

@@ -16,10 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
-from distsdk.testing.exchange import Connection, Exchange, HangUp, Headers, Pace, Pause, Request, Response
+from distsdk.testing.exchange import Connection, Exchange, HangUp, Headers, Incoming, Pace, Pause, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: Bytes given to the socket at once; a count of bytes is never further ahead of the socket than this.
 _PIECE = 1024 * 1024
@@ -27,6 +27,8 @@ _PIECE = 1024 * 1024
 _JOINED = 64 * 1024
 #: Bytes of a request's own body that are kept.
 _KEPT = 64 * 1024
+#: What the path of an upload has in it, whose body is taken by the registry.
+UPLOADS = "/blobs/uploads/"
 #: Seconds between looks at what may end a pause.
 _TICK = 0.02
 #: Seconds that a steady pace makes up for when it has fallen behind, be it that this thread or the client was late.
@@ -138,56 +140,68 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: requests are kept, not logged."""
 
     def _serve(self) -> None:
-        body = self._read_body()
+        incoming = Incoming(self._read_body())
         path, _, query = self.path.partition("?")
-        headers = Headers(self.headers.items())
         request = Request(
-            self.command, unquote(path), query, headers, body, connection=self._number, sent_before=self._sent
+            self.command,
+            unquote(path),
+            query,
+            Headers(self.headers.items()),
+            b"" if UPLOADS in path else incoming.begin(_KEPT),
+            connection=self._number,
+            sent_before=self._sent,
+            incoming=incoming,
         )
         exchange, response = self.server.answer(request)
+        if isinstance(response.hold, HangUp):
+            self._hang_up(response.hold)
+        for _ in incoming:
+            pass  # so that the next request on this connection is understood
         if isinstance(response.hold, Pause):
             self._wait(response.hold.seconds, response.hold.event)
-        elif response.hold is not None:
-            self._hang_up(response.hold)
         self._pace, self._due = response.pace, time.monotonic()
         self._send(exchange, response)
         self._sent += exchange.sent
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve
 
-    def _read_body(self) -> bytes:
+    def _read_body(self) -> Iterator[bytes]:
         if "Transfer-Encoding" in self.headers:
-            return self._read_chunks()
+            yield from self._read_chunks()
+            return
         length = self.headers.get("Content-Length", "0")
         if not length.isdecimal():
             self.close_connection = True
-            return b""
-        return self._read_piece(int(length), _KEPT)
+            return
+        yield from self._read_pieces(int(length))
 
-    def _read_chunks(self) -> bytes:
+    def _read_chunks(self) -> Iterator[bytes]:
         # https://www.rfc-editor.org/rfc/rfc9112#section-7.1
-        kept = b""
         while True:
             try:
                 size = int(self.rfile.readline(_KEPT).partition(b";")[0], 16)
             except ValueError:
                 self.close_connection = True
-                return kept
+                return
             if size <= 0:
                 break
-            kept += self._read_piece(size, _KEPT - len(kept))
+            yield from self._read_pieces(size)
             self.rfile.readline(_KEPT)
         while self.rfile.readline(_KEPT).strip():
             pass  # fields after the last chunk
-        return kept
 
-    def _read_piece(self, size: int, keep: int) -> bytes:
-        """Read so many bytes, and return the first of them."""
-        kept = self.rfile.read(min(size, keep))
-        left = size - len(kept)
-        while left > 0 and (got := len(self.rfile.read(min(left, _PIECE)))):
-            left -= got
-        return kept
+    def _read_pieces(self, size: int) -> Iterator[bytes]:
+        """Yield so many bytes, as they come.
+
+        Raises:
+            ConnectionAbortedError: The client hung up in the middle.
+        """
+        while size > 0:
+            piece = self.rfile.read1(min(size, _PIECE))
+            if not piece:
+                raise ConnectionAbortedError("the client has gone in the middle of a body")
+            size -= len(piece)
+            yield piece
 
     def _send(self, exchange: Exchange, response: Response) -> None:
         exchange.status = response.status

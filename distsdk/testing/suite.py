@@ -21,8 +21,9 @@ A test module makes a remote over the content of the suite, and lists the suites
             monkeypatch.setenv("FILES_ROOT", str(tmp_path))
             return distsdk.connect("files.example/some/dir")
 
-`RemoteSuite` is for all. `ResolverSuite`, `TagListerSuite` and `CatalogSuite` belong to the protocols in
-`distsdk.remotes.base`; a test of `RemoteSuite` fails where a remote has such a power and its suite is not inherited.
+`RemoteSuite` is for all. `ResolverSuite`, `TagListerSuite`, `CatalogSuite`, `ReferrerListerSuite`, `PushableSuite` and
+`DeletableSuite` belong to the protocols in `distsdk.remotes.base`; a test of `RemoteSuite` fails where a remote has
+such a power and its suite is not inherited. A remote that takes pushes has to be a new one for each test.
 
 It takes pytest and hypothesis. ``pytest.register_assert_rewrite("distsdk.testing.suite")`` in a ``conftest.py`` makes
 failures tell more.
@@ -36,7 +37,7 @@ import json
 import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,26 +48,31 @@ from hypothesis import strategies as st
 
 from distsdk.blob import CHUNK_SIZE, Blob
 from distsdk.errors import (
+    DigestMismatch,
     DistError,
     InvalidDigest,
     InvalidHint,
     InvalidReference,
     LimitExceeded,
+    MalformedDocument,
     MediaTypeMismatch,
     NotFound,
     PlatformNotFound,
     SizeMismatch,
+    UnsupportedDocument,
 )
 from distsdk.model import media
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
-from distsdk.model.image import Index
+from distsdk.model.image import Index, Manifest
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint, Locator, Object
-from distsdk.remotes.base import Catalog, Remote, Resolver, TagLister
+from distsdk.remotes.base import Catalog, Deletable, Pushable, ReferrerLister, Remote, Resolver, TagLister
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from distsdk.remotes.base import Source
 
 _UNKNOWN = Digest.of(b"what no remote of these suites has")
 
@@ -109,6 +115,19 @@ class Content:
         found = [(tag, *self.documents[digest]) for tag, digest in self.tags.items()]
         return [(tag, Index.parse(raw, media_type)) for tag, media_type, raw in found if media_type in media.INDEXES]
 
+    def referrers(self, subject: Digest) -> list[Descriptor]:
+        """Return how the manifests that are about a document are listed."""
+        found = []
+        for digest, (media_type, raw) in self.documents.items():
+            if media_type in media.MANIFESTS and (manifest := Manifest.parse(raw, media_type)).subject is not None:
+                listed = evolve(
+                    self.descriptor(digest),
+                    artifact_type=manifest.artifact_type or manifest.config.media_type,
+                    annotations=manifest.annotations,
+                )
+                found += [listed] if manifest.subject.digest == subject else []
+        return found
+
     def largest(self) -> tuple[Digest, bytes]:
         """Return the blob that has most bytes, and its digest."""
         return max(self.blobs.items(), key=lambda item: len(item[1]))
@@ -145,7 +164,16 @@ def _sample() -> Content:
     ]
     docker = image(platforms[0], media.DOCKER_MANIFEST, media.DOCKER_CONFIG, media.DOCKER_LAYER)
     index = add(media.OCI_INDEX, manifests=[child.to_fields() for child in images])
-    tags = {"latest": index.digest, "7-amd64": images[0].digest, "docker_2.0": docker.digest}
+    blobs[Digest.of(b"{}")] = b"{}"
+    sbom = add(
+        media.OCI_MANIFEST,
+        artifactType="application/spdx+json",
+        config=Descriptor(media_type=media.OCI_EMPTY, digest=Digest.of(b"{}"), size=2).to_fields(),
+        layers=[],
+        subject=index.to_fields(),
+        annotations={"org.example.note": "what is in it"},
+    )
+    tags = {"latest": index.digest, "7-amd64": images[0].digest, "docker_2.0": docker.digest, "sbom": sbom.digest}
     return Content(tags, documents, blobs)
 
 
@@ -182,7 +210,7 @@ class RemoteSuite(_Suite):
         assert isinstance(remote.locator, Locator)
         assert remote.locator == Locator.parse(str(remote.locator))
 
-    @pytest.mark.parametrize("power", ["Resolver", "TagLister", "Catalog"])
+    @pytest.mark.parametrize("power", ["Resolver", "TagLister", "Catalog", "ReferrerLister", "Pushable", "Deletable"])
     def test_each_power_is_tested(self, remote: Remote, power: str) -> None:
         """A remote with an optional power inherits the suite of that power, and no other."""
         protocol, suite = _POWERS[power]
@@ -707,10 +735,307 @@ class CatalogSuite(_Suite):
         assert remote.locator.path in list(remote.catalog())
 
 
+class ReferrerListerSuite(_Suite):
+    """What a remote does that is a `ReferrerLister`."""
+
+    @pytest.fixture
+    def referrer_lister(self, remote: Remote) -> ReferrerLister:
+        """The remote under test."""
+        assert isinstance(remote, ReferrerLister)
+        return remote
+
+    def test_all_that_refers_to_a_document_is_listed(self, referrer_lister: ReferrerLister, content: Content) -> None:
+        """Each referrer once, with its type and its annotations; in every form of the digest, and again."""
+        for digest in content.documents:
+            expected = content.referrers(digest)
+            for form in (digest, str(digest), content.descriptor(digest)):
+                listed = referrer_lister.referrers(form)
+                assert expected == list(listed) == list(listed)
+
+    def test_referrers_are_chosen_by_their_type(self, referrer_lister: ReferrerLister, content: Content) -> None:
+        """Those of another type are left out."""
+        for digest in content.documents:
+            for referrer in content.referrers(digest):
+                kind = referrer.artifact_type
+                assert referrer in list(referrer_lister.referrers(digest, artifact_type=kind))
+            assert [] == list(referrer_lister.referrers(digest, artifact_type="application/x-none"))
+
+    def test_nothing_refers_to_what_is_not_there(self, referrer_lister: ReferrerLister) -> None:
+        """A document that the remote does not have has no referrers, and that is no error; what is no digest is one."""
+        listed = referrer_lister.referrers(_UNKNOWN)
+        assert str(_UNKNOWN) in repr(listed)
+        assert [] == list(listed)
+        with pytest.raises(InvalidDigest):
+            referrer_lister.referrers("latest")
+
+    def test_a_list_of_referrers_shows_itself(self, referrer_lister: ReferrerLister, content: Content) -> None:
+        """In one line, and without reading."""
+        for digest in content.documents:
+            listed = referrer_lister.referrers(digest)
+            assert "not read yet" in repr(listed)
+            found = list(listed)
+            assert repr(listed).isprintable()
+            assert all(one.digest.short in repr(listed) for one in found[:1])
+
+
+class PushableSuite(_Suite):
+    """What a remote does that is `Pushable`. The fixture ``remote`` makes a new one, with content of its own."""
+
+    @pytest.fixture
+    def pushable(self, remote: Remote) -> Pushable:
+        """The remote under test."""
+        assert isinstance(remote, Pushable)
+        return remote
+
+    @pytest.mark.parametrize("size", [0, 1, 100_003, CHUNK_SIZE + 1])
+    @pytest.mark.parametrize("form", ["bytes", "path", "file", "pipe", "pieces", "blob"])
+    def test_a_blob_can_be_pushed_from_anything(
+        self, remote: Remote, pushable: Pushable, tmp_path: Path, form: str, size: int
+    ) -> None:
+        """Whatever the bytes come from, they are there afterwards, under their digest."""
+        raw = random.Random(size).randbytes(size)  # noqa: S311 - bytes, the same each time
+        counts: list[int] = []
+        with _source(form, raw, tmp_path) as source:
+            pushed = pushable.push_blob(source, media_type=media.OCI_LAYER, at=counts.append)
+        assert Descriptor(media.OCI_LAYER, Digest.of(raw), size) == pushed
+        assert raw == remote.fetch(pushed.digest).read()
+        assert pushable.has(pushed)
+        assert size == counts[-1]
+        assert max(counts) == size
+
+    @pytest.mark.parametrize("form", ["bytes", "path", "file", "pipe", "pieces"])
+    @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+    def test_what_a_blob_has_to_be_is_what_it_is(
+        self, remote: Remote, pushable: Pushable, tmp_path: Path, form: str, algorithm: str
+    ) -> None:
+        """With a descriptor, the blob has that digest, and the descriptor is what is returned."""
+        raw = random.Random(form).randbytes(70_001)  # noqa: S311 - as above
+        wanted = Descriptor(media.OCI_LAYER, Digest.of(raw, algorithm), len(raw), annotations={"a": "b"})
+        assert not pushable.has(wanted)
+        with _source(form, raw, tmp_path) as source:
+            assert wanted == pushable.push_blob(source, descriptor=wanted)
+        assert raw == remote.fetch(wanted.digest).read()
+
+    @pytest.mark.parametrize("form", ["bytes", "path", "file", "pipe", "pieces"])
+    @pytest.mark.parametrize(
+        ("wrong", "error"), [(b"other", DigestMismatch), (b"", SizeMismatch), (b"many more", SizeMismatch)]
+    )
+    def test_other_bytes_are_refused(
+        self, pushable: Pushable, tmp_path: Path, form: str, wrong: bytes, error: type[DistError]
+    ) -> None:
+        """What is not what the descriptor says is an error, and nothing is there under that digest."""
+        wanted = Descriptor(media.OCTET_STREAM, Digest.of(b"right"), 5)
+        with _source(form, wrong, tmp_path) as source, pytest.raises(error):
+            pushable.push_blob(source, descriptor=wanted)
+        assert not pushable.has(wanted)
+
+    def test_what_is_there_is_not_read(self, pushable: Pushable, content: Content) -> None:
+        """A blob that the remote has costs nothing, and the progress says that it is there."""
+        digest, raw = content.largest()
+        counts: list[int] = []
+        wanted = Descriptor(media.OCI_LAYER, digest, len(raw))
+        assert wanted == pushable.push_blob(map(pytest.fail, ["it is read"]), descriptor=wanted, at=counts.append)
+        assert [len(raw)] == counts
+
+    def test_what_the_source_raises_is_raised(self, pushable: Pushable) -> None:
+        """An error of the source is the caller's to see, and no fault of the remote's, be it of a connection."""
+        wanted = Descriptor(media.OCTET_STREAM, Digest.of(b"right"), 5)
+        for failure in (ConnectionResetError("the source broke"), NotFound("gone"), KeyError("x")):
+
+            def pieces(failure: Exception = failure) -> Iterator[bytes]:
+                yield b"ri"
+                raise failure
+
+            with pytest.raises(type(failure)) as caught:
+                pushable.push_blob(pieces(), descriptor=wanted)
+            assert failure is caught.value
+        assert not pushable.has(wanted)
+
+    def test_what_is_no_bytes_is_refused(self, pushable: Pushable) -> None:
+        """A text is a TypeError, as are pieces of text."""
+        for source in ("text", iter(["text"]), io.StringIO("text")):
+            with pytest.raises(TypeError, match="bytes"):
+                pushable.push_blob(source)  # type: ignore[arg-type] # that is the point
+
+    def test_a_document_can_be_pushed(self, remote: Remote, pushable: Pushable) -> None:
+        """Byte for byte, found by its digest and by its tag, which moves."""
+        tags = []
+        for note in ("one", "two"):
+            raw, media_type = _artifact(pushable, note)
+            pushed = pushable.push_document(raw, media_type, tag="mine")
+            assert Descriptor(media_type, Digest.of(raw), len(raw)) == pushed
+            assert pushable.has(pushed)
+            tags.append(remote.fetch("mine").digest)
+            assert raw == remote.fetch("mine").read() == remote.fetch(pushed).read()
+        assert tags[0] != tags[1]
+        assert tags[0] == remote.fetch(tags[0], f"mediatype:{media.OCI_MANIFEST}").digest
+
+    def test_a_document_can_be_pushed_without_a_name(self, remote: Remote, pushable: Pushable) -> None:
+        """By its digest alone, as the children of an index are; then the index."""
+        raw, media_type = _artifact(pushable, "child")
+        child = pushable.push_document(raw, media_type)
+        assert raw == remote.fetch(child).read()
+        fields = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [child.to_fields()]}
+        index = pushable.push_document(json.dumps(fields).encode(), media.OCI_INDEX, tag="both")
+        assert index == remote.fetch("both").descriptor
+
+    @pytest.mark.parametrize(
+        ("raw", "media_type", "error"),
+        [
+            (b"{", media.OCI_MANIFEST, MalformedDocument),
+            (b"[]", media.OCI_INDEX, MalformedDocument),
+            (b'{"schemaVersion": 2, "manifests": []}', media.OCI_MANIFEST, MalformedDocument),
+            (b'{"schemaVersion": 2, "mediaType": "a/b"}', media.OCI_INDEX, MediaTypeMismatch),
+            (b'{"schemaVersion": 1}', media.OCI_MANIFEST, UnsupportedDocument),
+            (b"{}", "application/json", UnsupportedDocument),
+            (b"{}", "nonsense", MalformedDocument),
+        ],
+    )
+    def test_what_is_no_document_is_not_pushed(
+        self, remote: Remote, pushable: Pushable, raw: bytes, media_type: str, error: type[DistError]
+    ) -> None:
+        """What nobody could read afterwards is refused before anything is sent."""
+        with pytest.raises(error):
+            pushable.push_document(raw, media_type, tag="bad")
+        with pytest.raises(NotFound):
+            _bytes(remote, "bad")
+
+    def test_what_is_no_tag_is_refused(self, pushable: Pushable) -> None:
+        """An InvalidReference, before anything is sent."""
+        raw, media_type = _artifact(pushable, "x")
+        for tag in ("", "a b", "../x", "-x", str(_UNKNOWN)):
+            with pytest.raises((InvalidReference, InvalidDigest)):
+                pushable.push_document(raw, media_type, tag=tag)
+
+    def test_it_knows_what_it_has(self, pushable: Pushable, content: Content) -> None:
+        """Documents and blobs, by digest and size."""
+        for digest in content.objects:
+            assert pushable.has(content.descriptor(digest))
+        assert not pushable.has(Descriptor(media.OCTET_STREAM, _UNKNOWN, 5))
+        assert not pushable.has(Descriptor(media.OCI_MANIFEST, _UNKNOWN, 5))
+        digest, raw = content.largest()
+        with pytest.raises(SizeMismatch):
+            pushable.has(Descriptor(media.OCTET_STREAM, digest, len(raw) + 1))
+
+    def test_threads_may_push_at_once(self, remote: Remote, pushable: Pushable) -> None:
+        """Blobs, also the same one, and documents."""
+
+        def push(number: int) -> Descriptor:
+            pushable.push_blob(b"the same")
+            pushable.push_blob(b"%d" % number * 1000)
+            raw, media_type = _artifact(pushable, f"{number}")
+            return pushable.push_document(raw, media_type, tag=f"t{number}")
+
+        with ThreadPoolExecutor(8) as pool:
+            pushed = list(pool.map(push, range(16)))
+        assert pushed == [remote.fetch(f"t{number}").descriptor for number in range(16)]
+        assert b"the same" == remote.fetch(Digest.of(b"the same")).read()
+        assert all(b"%d" % n * 1000 == remote.fetch(Digest.of(b"%d" % n * 1000)).read() for n in range(16))
+
+    def test_a_pushed_subject_has_a_referrer(self, remote: Remote, pushable: Pushable) -> None:
+        """What is pushed with a ``subject`` is listed by who lists referrers, once, with its type and annotations."""
+        raw, media_type = _artifact(pushable, "subject")
+        subject = pushable.push_document(raw, media_type, tag="subject")
+        signature, media_type = _artifact(pushable, "signature", subject)
+        pushed = pushable.push_document(signature, media_type)
+        pushable.push_document(signature, media_type)
+        if isinstance(remote, ReferrerLister):
+            expected = evolve(pushed, artifact_type="application/x-note", annotations={"note": "signature"})
+            assert [expected] == list(remote.referrers(subject))
+
+
+class DeletableSuite(_Suite):
+    """What a remote does that is `Deletable`. The fixture ``remote`` makes a new one, with content of its own."""
+
+    @pytest.fixture
+    def deletable(self, remote: Remote) -> Deletable:
+        """The remote under test."""
+        assert isinstance(remote, Deletable)
+        return remote
+
+    def test_a_tag_can_be_removed(self, remote: Remote, deletable: Deletable, content: Content) -> None:
+        """The document stays, by its digest."""
+        tag, descriptor = content.tagged(media.MANIFESTS)
+        deletable.delete(tag)
+        with pytest.raises(NotFound):
+            _bytes(remote, tag)
+        assert content.objects[descriptor.digest] == _bytes(remote, descriptor)
+
+    def test_what_has_a_digest_can_be_removed(self, remote: Remote, deletable: Deletable, content: Content) -> None:
+        """A manifest goes with its tags, and so does a blob."""
+        tag, descriptor = content.tagged(media.MANIFESTS)
+        largest, _ = content.largest()
+        deletable.delete(descriptor.digest)
+        deletable.delete(str(largest))
+        for gone in (tag, descriptor, largest):
+            with pytest.raises(NotFound):
+                _bytes(remote, gone)
+
+    @pytest.mark.parametrize("wanted", ["no-such-tag", str(_UNKNOWN), f"latest@{_UNKNOWN}"])
+    def test_what_is_not_there_cannot_be_removed(self, remote: Remote, deletable: Deletable, wanted: str) -> None:
+        """It is `NotFound`, and nothing else is removed in its place."""
+        with pytest.raises(NotFound):
+            deletable.delete(wanted)
+        assert _bytes(remote, "latest")
+
+
+@contextmanager
+def _source(form: str, raw: bytes, folder: Path) -> Iterator[Source]:
+    """Yield bytes in one of the forms that they are pushed in."""
+    path = folder / "source"
+    path.write_bytes(raw)
+    if form == "file":
+        with path.open("rb") as file:
+            yield file
+    elif form == "pipe":
+        yield _Pipe(raw)
+    else:
+        forms: dict[str, Source] = {
+            "bytes": raw,
+            "path": path,
+            "pieces": (raw[start : start + 65_537] for start in range(0, len(raw), 65_537)),
+            "blob": Blob.from_bytes(raw),
+        }
+        yield forms[form]
+
+
+class _Pipe(io.RawIOBase):
+    """Bytes that can be read once."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = io.BytesIO(raw)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - as in io
+        return self._raw.readinto(buffer)
+
+
+def _artifact(pushable: Pushable, note: str, subject: Descriptor | None = None) -> tuple[bytes, str]:
+    """Return a manifest, and its media type, once what it refers to is there."""
+    config = pushable.push_blob(b"{}", media_type=media.OCI_EMPTY)
+    fields: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": media.OCI_MANIFEST,
+        "artifactType": "application/x-note",
+        "config": config.to_fields(),
+        "layers": [config.to_fields()],
+        "annotations": {"note": note},
+        "unknown": [1, 2.5, None],
+    }
+    if subject is not None:
+        fields["subject"] = subject.to_fields()
+    return json.dumps(fields, indent=1).encode(), media.OCI_MANIFEST
+
+
 _POWERS: dict[str, tuple[type[Any], type[_Suite]]] = {
     "Resolver": (Resolver, ResolverSuite),
     "TagLister": (TagLister, TagListerSuite),
     "Catalog": (Catalog, CatalogSuite),
+    "ReferrerLister": (ReferrerLister, ReferrerListerSuite),
+    "Pushable": (Pushable, PushableSuite),
+    "Deletable": (Deletable, DeletableSuite),
 }
 
 

@@ -173,7 +173,7 @@ class Tokens:
 
         Args:
             header: The registry's ``WWW-Authenticate``.
-            scope: What the request needs; added to what the challenge names.
+            scope: What the request needs, parted by spaces if it is more than one; added to what the challenge names.
             deadline: When the token has to be here.
             rejected: The Authorization header that was refused, if there was one.
 
@@ -190,7 +190,7 @@ class Tokens:
             if bearer is None:
                 return self._answer_basic(challenges, rejected)
             realm = follow(str(self._origin), bearer.params["realm"], what="names as its token service", relative=False)
-            scopes = merge_scopes(scope, *bearer.params.get("scope", "").split())
+            scopes = merge_scopes(*scope.split(), *bearer.params.get("scope", "").split())
             grant = self._grants[scope] = Grant(realm, bearer.params.get("service", ""), scopes)
             login = self._own_login()
             if login is not None and login.registry_token:

@@ -25,6 +25,7 @@ from attrs import define, evolve, field, frozen
 from distsdk.errors import InvalidConfig, MalformedDocument, printable
 from distsdk.model.fields import as_object, optional_object, optional_text
 from distsdk.model.image import load_json
+from distsdk.model.shown import Shown
 from distsdk.model.wording import quoted, shortened
 
 if TYPE_CHECKING:
@@ -549,7 +550,7 @@ def _ask(helper: str, host: str, known: _Known, *, where: str) -> Login | None:
 
 
 @frozen(init=False, repr=False)
-class Credentials:
+class Credentials(Shown):
     """Where a registry's login comes from; nothing is looked up before a registry asks for one.
 
     Without arguments to `connect`, that is `from_environment`. Otherwise say which login it is, in one of these ways::

@@ -53,11 +53,16 @@ class Deadline:
         """Let what is still to be done take its time."""
         self._end = math.inf
 
+    def restart(self) -> None:
+        """Count the seconds from now on."""
+        self._end = time.monotonic() + self.seconds
+
 
 #: Bytes of a TLS record (RFC 8446 section 5.1).
 _RECORD = 16 * 1024
 
-#: The deadline of the request that a thread is about to send, and the bytes of headers it takes in answer.
+#: The deadline of the request that a thread is about to send, the bytes of headers it takes in answer, and the seconds
+#: in which a piece of its body has to be taken.
 _current = threading.local()
 
 
@@ -214,6 +219,14 @@ class _TimedConnection:
             _raise_if_late()
             raise TLSTimeoutError(self, str(error)) from error
         self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
+
+    def send(self, data: Any) -> None:  # noqa: ANN401 - as in http.client
+        """Send something; a piece of a body within its own time, where the socket would have that of what was last."""
+        seconds: float | None = getattr(_current, "sending", None)
+        sock: socket.socket | None = self.sock  # type: ignore[attr-defined] # of http.client
+        if sock is not None and seconds is not None:
+            sock.settimeout(seconds)
+        super().send(data)  # type: ignore[misc]
 
     def _new_conn(self) -> socket.socket:
         """Connect to the host, or to its proxy, with the errors that urllib3's own method has."""
@@ -395,8 +408,17 @@ def reaching_the_socket(deadline: Deadline, headers: int) -> Iterator[None]:
         deadline: Before which every byte is read, or the reading fails.
         headers: Bytes of status line and headers.
     """
-    _current.deadline, _current.headers = deadline, headers
+    _current.deadline, _current.headers, _current.sending = deadline, headers, None
     try:
         yield
     finally:
-        _current.deadline = _current.headers = None
+        _current.deadline = _current.headers = _current.sending = None
+
+
+def bound_each_piece(seconds: float) -> None:
+    """Bound what this thread sends from now on with its present request: the pieces of the body.
+
+    Args:
+        seconds: In which the other side has to take each of them.
+    """
+    _current.sending = seconds

@@ -145,6 +145,17 @@ class Endpoints:
                 return result
         return ask(last, patience or Patience(self.retry))
 
+    def one(self, capability: str) -> Transport:
+        """Return the first endpoint that is trusted with something: what is changed there is to be seen there.
+
+        Args:
+            capability: ``push``.
+
+        Raises:
+            InvalidConfig: No endpoint is trusted with it.
+        """
+        return self._able(capability)[0]
+
     def _able(self, capability: str) -> list[Transport]:
         """Return the endpoints that are trusted with something, one at least."""
         able = [t for t in self._transports if capability in t.endpoint.capabilities]

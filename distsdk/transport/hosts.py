@@ -20,6 +20,7 @@ from attrs import field, frozen
 
 from distsdk.errors import InvalidConfig, printable, redact
 from distsdk.model.reference import Locator
+from distsdk.model.shown import Shown
 from distsdk.model.wording import shortened
 from distsdk.transport.origin import Origin
 
@@ -168,7 +169,7 @@ class Plan:
 
 
 @frozen
-class Hosts:
+class Hosts(Shown):
     """How hosts are reached: at which endpoints, with or without TLS, whose certificates count, through which proxy.
 
     Attributes:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import http.cookiejar
 import json
@@ -18,7 +19,7 @@ import ssl
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 from urllib.parse import unquote, urlencode, urlsplit
 
 import requests
@@ -39,18 +40,27 @@ from distsdk.errors import (
     Unsafe,
     redact,
 )
+from distsdk.model.shown import Shown
 from distsdk.transport.auth import Tokens
-from distsdk.transport.deadline import Deadline, TimedAdapter, TLSTimeoutError, reaching_the_socket
+from distsdk.transport.deadline import (
+    Deadline,
+    TimedAdapter,
+    TLSTimeoutError,
+    bound_each_piece,
+    reaching_the_socket,
+)
 from distsdk.transport.origin import Origin, follow
+from distsdk.transport.record import active_recorder
 from distsdk.transport.replay import active_session
 from distsdk.transport.retry import Patience, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from distsdk.transport.auth import TokenRequest
     from distsdk.transport.credentials import Login
     from distsdk.transport.hosts import Endpoint, Hosts
+    from distsdk.transport.record import Exchange
 
 _log = logging.getLogger(__name__)
 
@@ -59,12 +69,18 @@ MAX_REDIRECTS = 5
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
+#: Redirects that leave method and body as they are (RFC 9110 section 15.4); others would make a GET of an upload.
+_SAME_METHOD = frozenset({307, 308})
+
 #: Connections that are kept open to one host; more are opened when more are needed.
 KEPT_CONNECTIONS = 16
 
+#: Bytes of a request's body that are handed to the socket at once, each time within the read time-out.
+PIECE = 256 * 1024
+
 
 @frozen
-class Timeouts:
+class Timeouts(Shown):
     """How long to wait, in seconds.
 
     Attributes:
@@ -79,7 +95,7 @@ class Timeouts:
 
 
 @frozen
-class Limits:
+class Limits(Shown):
     """How much to take from a registry.
 
     Attributes:
@@ -110,6 +126,20 @@ class RateLimit:
     limit: int | None
 
 
+class Body(Protocol):
+    """What a request brings along. It is iterated over anew each time that the request has to be sent.
+
+    Attributes:
+        size: Bytes there are in all.
+    """
+
+    size: int
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes from the first to the last, in pieces of about `PIECE`."""
+        ...
+
+
 class Answer:
     """A successful answer: status, headers, and a body to read (a `ByteStream`).
 
@@ -119,7 +149,9 @@ class Answer:
         broke: To be called where the body breaks before it has got far: another endpoint may do better.
     """
 
-    def __init__(self, response: requests.Response, url: str, timeouts: Timeouts) -> None:
+    def __init__(
+        self, response: requests.Response, url: str, timeouts: Timeouts, recorded: Exchange | None = None
+    ) -> None:
         """Made by `Transport.request`."""
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -128,6 +160,7 @@ class Answer:
         self.broke: Callable[[], None] = lambda: None
         self._response = response
         self._timeouts = timeouts
+        self._recorded = recorded
 
     @property
     def content_length(self) -> int | None:
@@ -139,7 +172,9 @@ class Answer:
         """Return up to ``size`` bytes as they came over the wire, without undoing any Content-Encoding."""
         with _translated(self.url, self._timeouts):
             data: bytes = self._response.raw.read1(size, decode_content=False)
-            return data
+        if self._recorded is not None:
+            self._recorded.add(data)
+        return data
 
     def read_document(self, limit: int, deadline: Deadline, *, what: str) -> bytes:
         """Return the whole body, which must be no longer than ``limit`` bytes.
@@ -179,6 +214,8 @@ class Answer:
     def close(self) -> None:
         """Give the connection back, or end it in the middle of a body."""
         self._response.close()
+        if self._recorded is not None:
+            self._recorded.close()
 
     def __enter__(self) -> Self:
         return self
@@ -233,6 +270,7 @@ class Transport:
         self.rate_limit: RateLimit | None = None
         self._realms = realms
         playing = None if session else active_session()
+        self._recorder = active_recorder()
         # A cassette answers whoever asks; which logins this machine has must make no difference.
         self._login = login if playing is None else _login_for_cassettes
         self._given = session or playing
@@ -251,18 +289,24 @@ class Transport:
         *,
         scope: str,
         headers: Mapping[str, str] | None = None,
+        body: bytes | Body | None = None,
+        also: Collection[int] = (),
         deadline: Deadline | None = None,
         patience: Patience | None = None,
     ) -> Answer:
         """Send a request, meet a challenge, follow redirects, and return a successful answer.
 
         Args:
-            method: ``GET`` or ``HEAD``.
-            path: Path and query below the endpoint's base, or a whole URL of the same origin.
-            scope: What a token has to allow, ``repository:library/redis:pull``.
+            method: ``GET``, ``HEAD``, or, not following redirects that would make a GET of it, any other.
+            path: Path and query below the endpoint's base, or a whole URL. One of another origin is shown no login.
+            scope: What a token has to allow, ``repository:library/redis:pull``; several, parted by spaces, of which the
+                first one has the repository that the request is for.
             headers: Sent besides the transport's own.
+            body: Sent with the request; once more where a challenge, a redirect or a broken connection needs it.
+            also: Statuses that are answers too, and no errors.
             deadline: When the body has to be here; by default there is one for the headers, tokens and redirects
-                included, but none for the body.
+                included, but none for the body. What is sent takes its time, as long as it goes on; the answer's
+                headers have the deadline's whole span after that.
             patience: The attempts there are; by default as many as ``retry`` says.
 
         Raises:
@@ -275,7 +319,7 @@ class Transport:
         until = deadline or self.document_deadline()
         while True:
             try:
-                answer = self._request(method, path, scope, headers, until)
+                answer = self._request(method, path, scope, headers, until, body=body, also=also)
             except DistError as error:
                 patience.wait(error, until)
             else:
@@ -311,16 +355,25 @@ class Transport:
                 patience.wait(error, deadline)
 
     def _request(
-        self, method: str, path: str, scope: str, headers: Mapping[str, str] | None, deadline: Deadline
+        self,
+        method: str,
+        path: str,
+        scope: str,
+        headers: Mapping[str, str] | None,
+        deadline: Deadline,
+        *,
+        body: bytes | Body | None,
+        also: Collection[int],
     ) -> Answer:
         """Send a request once: what a challenge and redirects make of it included."""
         asked = url = self._url(path)
         tokens = self._process().tokens
         authorization = tokens.header(scope, deadline)
         challenged = False
+        send = functools.partial(self._send, method, body=body)
         for _ in range(MAX_REDIRECTS + 1):
             at_home = Origin.of(url) == self.origin
-            answer = self._send(method, url, headers, authorization if at_home else None, deadline)
+            answer = send(url, headers, authorization if at_home else None, deadline)
             # A token that was just given is not asked for again; a login that is refused leads on, or is told.
             while (
                 answer.status == 401
@@ -331,30 +384,48 @@ class Transport:
                 challenged = True
                 answer.discard(self.limits.error)
                 authorization = tokens.answer(challenge, scope, deadline, rejected=authorization)
-                answer = self._send(method, url, headers, authorization, deadline)
+                answer = send(url, headers, authorization, deadline)
             if answer.status not in _REDIRECTS:
                 break
             answer.discard(self.limits.error)
+            if method not in {"GET", "HEAD"} and answer.status not in _SAME_METHOD:
+                message = f"{redact(url)} answered a {method} with the redirect {answer.status}: not followed"
+                raise RegistryError(message, status=answer.status)
             url = follow(url, answer.headers.get("Location", ""), what="redirects to")
-            self._check_repository(url, asked, scope)
+            self._check_repository(url, asked, scope, what="redirects to")
         else:
             message = f"{redact(url)}: more than {MAX_REDIRECTS} redirects"
             raise RegistryError(message, status=answer.status)
-        if not 200 <= answer.status < 300:
+        if not 200 <= answer.status < 300 and answer.status not in also:
             raise self._error(answer, method, note=tokens.note if at_home else "")
         answer.asked = asked
         return answer
 
-    def _check_repository(self, url: str, asked: str, scope: str) -> None:
-        """Refuse a redirect to what the API of this endpoint has in another repository than the scope's."""
-        kind, _, name = scope.rpartition(":")[0].partition(":")
+    def located(self, answer: Answer, scope: str) -> str:
+        """Return the URL in an answer's ``Location``, where an upload goes on.
+
+        Args:
+            answer: To a request that was sent by `request`.
+            scope: Of that request.
+
+        Raises:
+            Unsafe: It is none, or leads from https to http, or out of the repository.
+        """
+        what = "names as the place of an upload"
+        url = follow(answer.url, answer.headers.get("Location", ""), what=what)
+        self._check_repository(url, answer.asked, scope, what=what)
+        return url
+
+    def _check_repository(self, url: str, asked: str, scope: str, *, what: str) -> None:
+        """Refuse to be led to what the API of this endpoint has in another repository than the scope's."""
+        kind, _, name = scope.partition(" ")[0].rpartition(":")[0].partition(":")
         if kind != "repository" or Origin.of(url) != self.origin:
             return
         base = urlsplit(self.endpoint.base).path  # mostly /v2; without one, nothing tells what is the API
         # As a server may read it: decoded, with dots and doubled slashes resolved.
         path = "/" + posixpath.normpath(unquote(urlsplit(url).path).replace("\\", "/")).lstrip("/")
         if base and path.startswith(f"{base}/") and not path.startswith(f"{base}/{name}/"):
-            message = f"{redact(asked)} redirects to {redact(url)}, which is outside the repository: not followed"
+            message = f"{redact(asked)} {what} {redact(url)}, which is outside the repository: not followed"
             raise Unsafe(message)
 
     def _url(self, path: str) -> str:
@@ -374,6 +445,7 @@ class Transport:
         deadline: Deadline,
         *,
         form: bytes | None = None,
+        body: bytes | Body | None = None,
     ) -> Answer:
         timeouts = self.timeouts
         left = deadline.left()
@@ -395,6 +467,10 @@ class Transport:
             prepared.body = form
             prepared.headers["Content-Type"] = "application/x-www-form-urlencoded"
             prepared.headers["Content-Length"] = str(len(form))
+        if body is not None:
+            pieces = _pieces(body) if isinstance(body, bytes) else body
+            prepared.body = _sending(pieces, deadline, timeouts.read)  # type: ignore[assignment] # the adapter takes any iterable
+            prepared.headers["Content-Length"] = str(len(body) if isinstance(body, bytes) else body.size)
         prepared.hooks = {"response": []}
         session = self._process().session
         if (proxies := self._proxies.get(origin)) is None:
@@ -420,7 +496,8 @@ class Transport:
         _log.debug("%s %s: %s", method, redact(url), response.status_code)
         if origin == self.origin:
             self.rate_limit = parse_rate_limit(response.headers) or self.rate_limit
-        return Answer(response, url, timeouts)
+        recorded = None if self._recorder is None else self._recorder.exchange(prepared, response)
+        return Answer(response, url, timeouts, recorded)
 
     def _process(self) -> _Process:
         """Return what this process has for itself: neither connections nor locks may come from before a fork."""
@@ -509,6 +586,22 @@ class Transport:
         codes = tuple(str(error["code"])[:64] for error in reported if error.get("code"))
         words = [str(error.get("message") or error.get("code") or "")[:300] for error in reported]
         return codes, "; ".join(filter(None, words[:3]))
+
+
+def _pieces(data: bytes) -> Iterator[memoryview]:
+    """Yield bytes in pieces: the time-out of a socket is for all that it is handed at once."""
+    view = memoryview(data)
+    for start in range(0, len(view), PIECE):
+        yield view[start : start + PIECE]
+
+
+def _sending(pieces: Iterable[bytes | memoryview], deadline: Deadline, seconds: float) -> Iterator[bytes | memoryview]:
+    """Yield a body's pieces; each that is sent gives all of the deadline back, so that only the answer has one."""
+    bound_each_piece(seconds)
+    for piece in pieces:
+        deadline.restart()
+        yield piece
+    deadline.restart()
 
 
 def _login_for_cassettes() -> Login:

@@ -3,6 +3,10 @@
 A cassette is the YAML file that vcrpy writes. A body may lie in a file of its own, which `body.file` names relative to
 the cassette: in the cassette's folder, or in the folder ``bodies`` beside that one, and nowhere else, as cassettes come
 from others. Unlike vcrpy, this plays to any number of threads and streams bodies from their files.
+
+A request that was recorded gets its own answer. What was not, but follows from what was, is answered too: a part of a
+body of which all was read, or the parts it consists of; the headers of what was read; and where a part is said to be,
+if that is another host. What is read of a blob depends on the speed of a network, which a cassette has not.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import threading
 from collections import defaultdict
 from contextvars import ContextVar
@@ -19,12 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 import urllib3
-from attrs import frozen
+from attrs import evolve, frozen
 
 from distsdk.errors import InvalidConfig, MissingExtra, Unreachable, redact
+from distsdk.transport.record import scrub_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from _typeshed import WriteableBuffer
 
 #: Levels of mappings and lists in a cassette; vcrpy writes six.
 _DEPTH = 32
@@ -44,6 +52,12 @@ def replay(path: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         InvalidConfig: There is no cassette there, or it is none.
         MissingExtra: PyYAML is not installed.
+
+    Examples:
+        >>> with distsdk.replay("cassettes"):
+        ...     remote = distsdk.connect("docker.io/library/redis")
+        >>> len(remote.fetch("latest", "mediatype:application/vnd.docker.distribution.manifest.v2+json").read())
+        1238
     """
     cassettes = Path(path)
     _recorded(cassettes)
@@ -86,14 +100,81 @@ class _Recorded:
     headers: tuple[tuple[str, str], ...]
     body: bytes | Path
 
-    def open(self) -> io.BufferedIOBase:
+    @property
+    def stored(self) -> int:
+        """Bytes of the body that are there; fewer than its length where it was left, or broke."""
         if isinstance(self.body, bytes):
-            return io.BytesIO(self.body)
+            return len(self.body)
+        with contextlib.suppress(OSError):  # which `open` tells
+            return self.body.stat().st_size
+        return 0
+
+    @property
+    def length(self) -> int | None:
+        """The ``Content-Length``, None where there is none."""
+        text = self.header("Content-Length")
+        return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """Where the body begins in the whole, and the length of that; None where this is no such body."""
+        if self.status == 200:
+            return (0, self.stored if self.length is None else self.length)
+        part = re.fullmatch("bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", self.header("Content-Range"))
+        return (int(part[1]), int(part[2])) if self.status == 206 and part else None
+
+    def header(self, name: str) -> str:
+        """Return the value of a header, "" where there is none."""
+        return next((value for own, value in self.headers if own.lower() == name.lower()), "")
+
+    def open(self, offset: int = 0) -> io.BufferedIOBase:
+        """Open the body, from an offset on."""
+        if isinstance(self.body, bytes):
+            return io.BytesIO(self.body[offset:])
         try:
-            return self.body.open("rb")
+            file = self.body.open("rb")
         except OSError as error:
             message = f"{str(self.body)!r} cannot be read: a cassette needs the files that it names for bodies"
             raise InvalidConfig(message) from error
+        file.seek(offset)
+        return file
+
+
+@frozen
+class _Piece:
+    """Bytes of a body that one answer holds: so many, from an offset in what it stored."""
+
+    answer: _Recorded
+    offset: int
+    count: int
+
+
+class _Joined(io.RawIOBase):
+    """Pieces, one after the other; each is opened when it is come to."""
+
+    def __init__(self, pieces: list[_Piece]) -> None:
+        super().__init__()
+        self._pieces = iter(pieces)
+        self._file: io.BufferedIOBase = io.BytesIO()
+        self._left = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        while True:
+            # 0 also where a file has become shorter: what follows would not be what is due.
+            if count := self._file.readinto1(memoryview(buffer)[: self._left]):
+                self._left -= count
+                return count
+            if self._left or (piece := next(self._pieces, None)) is None:
+                return 0
+            self._file.close()
+            self._file, self._left = piece.answer.open(piece.offset), piece.count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class CassetteAdapter(requests.adapters.BaseAdapter):
@@ -108,6 +189,10 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         super().__init__()
         self._path = path
         self._answers = _recorded(path)
+        self._by_url: defaultdict[tuple[str, str], list[tuple[_Key, bool]]] = defaultdict(list)
+        for known in self._answers:
+            if known[0].method == "GET":
+                self._by_url[known[0].url, known[0].accept].append(known)
         self._given: defaultdict[tuple[_Key, bool], int] = defaultdict(int)
         self._lock = threading.Lock()
 
@@ -116,19 +201,9 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
     ) -> requests.Response:
         key = _key(request.method or "", request.url or "", request.headers)
         authorized = "Authorization" in request.headers
-        if (key, authorized) not in self._answers:
-            authorized = not authorized
-        answers = self._answers.get((key, authorized))
-        if not answers:
-            message = f"{self._path} holds no answer to {key.method} {redact(key.url)}"
-            details = [f"{name}: {value}" for name, value in (("Range", key.range), ("Accept", key.accept)) if value]
-            raise Unreachable(f"{message} ({'; '.join(details)})" if details else message, url=key.url)
-        with self._lock:
-            number = self._given[key, authorized]
-            self._given[key, authorized] += 1
-        answer = answers[min(number, len(answers) - 1)]
+        answer, body = self._find(key, authorized) or self._follows(key, authorized) or self._missing(key)
         raw = urllib3.HTTPResponse(
-            body=answer.open(),
+            body=body,
             headers=urllib3.HTTPHeaderDict(answer.headers),
             status=answer.status,
             reason=answer.reason,
@@ -144,6 +219,97 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         response.url = request.url or ""
         response.request = request
         return response
+
+    def _recorded_for(self, key: _Key, authorized: bool) -> tuple[tuple[_Key, bool], list[_Recorded]] | None:
+        """Return what was said to a request, with a token or without; whether there was one counts where both were."""
+        for known in ((key, authorized), (key, not authorized)):
+            if answers := self._answers.get(known):
+                return known, answers
+        return None
+
+    def _find(self, key: _Key, authorized: bool) -> tuple[_Recorded, io.BufferedIOBase] | None:
+        """Return the answer to what was recorded."""
+        # What a recorder left out of a URL, a caller who was not told it by the cassette may still ask with.
+        found = self._recorded_for(key, authorized) or self._recorded_for(
+            evolve(key, url=scrub_url(key.url)), authorized
+        )
+        if found is None:
+            return None
+        known, answers = found
+        with self._lock:
+            number = self._given[known]
+            self._given[known] += 1
+        answer = answers[min(number, len(answers) - 1)]
+        if key.method == "GET" and answer.span and answer.length is not None and answer.stored < answer.length:
+            start, size = answer.span
+            if (pieces := self._pieces(known[0], authorized, size, start, start + answer.length)) is not None:
+                return answer, io.BufferedReader(_Joined(pieces))
+        return answer, answer.open()
+
+    def _follows(self, key: _Key, authorized: bool) -> tuple[_Recorded, io.BufferedIOBase] | None:
+        """Return the answer to a request that was not recorded, where it follows from what was said to a GET."""
+        if key.method not in {"GET", "HEAD"}:
+            return None
+        known = self._others(key, authorized)
+        spans = {answer.span[1]: answer for answer in reversed(known) if answer.span}
+        if len(spans) == 1:
+            [(size, like)] = spans.items()
+            return self._part(key, authorized, like, size)
+        # Where the bytes are, who may have them, and that there are none, does not depend on which are asked for.
+        elsewhere = [answer for answer in known if 300 <= answer.status < 405]
+        return (elsewhere[-1], elsewhere[-1].open()) if elsewhere and not spans else None
+
+    def _part(
+        self, key: _Key, authorized: bool, like: _Recorded, size: int
+    ) -> tuple[_Recorded, io.BufferedIOBase] | None:
+        """Return what was asked for of a body of ``size`` bytes, if all of that was recorded."""
+        start, end = 0, size
+        if key.range:
+            asked = re.fullmatch("bytes=([0-9]{0,18})-([0-9]{0,18})", key.range)
+            if asked is None or asked[0] == "bytes=-":
+                return None
+            first, last = asked.groups()
+            start = int(first) if first else max(0, size - int(last))
+            end = min(size, int(last) + 1) if first and last else size
+        framing = {"content-length", "content-range"}
+        headers = [(name, value) for name, value in like.headers if name.lower() not in framing]
+        if key.range and start >= end:
+            headers += [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
+            return _Recorded(416, "Range Not Satisfiable", tuple(headers), b""), io.BytesIO()
+        pieces = self._pieces(key, authorized, size, start, end) if key.method == "GET" else []
+        if pieces is None:
+            return None
+        headers.append(("Content-Length", str(end - start)))
+        if key.range:
+            headers.append(("Content-Range", f"bytes {start}-{end - 1}/{size}"))
+        answer = _Recorded(206 if key.range else 200, "", tuple(headers), b"")
+        return answer, io.BufferedReader(_Joined(pieces))
+
+    def _others(self, key: _Key, authorized: bool) -> list[_Recorded]:
+        """Return what was said to a GET of a URL, whatever range was asked for; first, to who had a token, too."""
+        at = self._by_url.get((scrub_url(key.url), key.accept), [])
+        alike = sorted(at, key=lambda known: known[1] != authorized)
+        return [answer for known in alike for answer in self._answers[known]]
+
+    def _pieces(self, key: _Key, authorized: bool, size: int, start: int, end: int) -> list[_Piece] | None:
+        """Return where bytes of a body of ``size`` are, from ``start`` to before ``end``; None if one is missing."""
+        known = [answer for answer in self._others(key, authorized) if answer.span and answer.span[1] == size]
+        spans = [(answer.span[0], answer.span[0] + answer.stored, answer) for answer in known if answer.span]
+        pieces: list[_Piece] = []
+        while start < end:
+            first, stop, answer = max(
+                (span for span in spans if span[0] <= start), key=lambda span: span[1], default=(0, 0, None)
+            )
+            if answer is None or stop <= start:
+                return None
+            pieces.append(_Piece(answer, start - first, min(stop, end) - start))
+            start = min(stop, end)
+        return pieces
+
+    def _missing(self, key: _Key) -> tuple[_Recorded, io.BufferedIOBase]:
+        message = f"{self._path} holds no answer to {key.method} {redact(key.url)}"
+        details = [f"{name}: {value}" for name, value in (("Range", key.range), ("Accept", key.accept)) if value]
+        raise Unreachable(f"{message} ({'; '.join(details)})" if details else message, url=key.url)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from distsdk.errors import DeadlineExceeded, DistError, InvalidConfig, RateLimited, RegistryError, Unreachable
+from distsdk.model.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +33,7 @@ def _frozen(statuses: Iterable[int]) -> frozenset[int]:
 
 
 @frozen
-class Retry:
+class Retry(Shown):
     """Which failures are tried again, and when.
 
     Broken connections and time-outs are; refused ones, certificates that do not convince, 403, 404 and wrong digests

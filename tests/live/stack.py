@@ -50,6 +50,7 @@ HOSTS = """\
 127.0.0.6 mirror.example
 127.0.0.7 mutual.example
 127.0.0.8 files.example slow.example
+127.0.0.9 push.example
 """
 READY = {
     "https://registry-1.docker.io/v2/": 401,
@@ -60,6 +61,7 @@ READY = {
     "https://mirror.example/v2/": 200,
     "https://mutual.example/v2/": 400,
     "https://slow.example/v2/": 200,
+    "https://push.example/v2/": 401,
     "http://127.0.0.1:5012/v2/": 200,
 }
 NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -317,6 +319,7 @@ def inside(arguments: argparse.Namespace) -> int:
         running.start("registry", "docker-registry", "serve", str(HERE / "config" / "registry.yml"))
         running.start("writer", "docker-registry", "serve", str(HERE / "config" / "writer.yml"))
         running.start("htpasswd", "docker-registry", "serve", str(HERE / "config" / "htpasswd.yml"))
+        running.start("pushed", "docker-registry", "serve", str(HERE / "config" / "pushed.yml"))
         running.start("proxy", sys.executable, str(HERE / "proxy.py"), str(state))
         running.start("tokens", sys.executable, str(HERE / "token_service.py"), str(state), env=login)
         running.start("nginx", "nginx", "-p", str(state), "-e", "nginx-error.log", "-c", "nginx.conf")

@@ -572,7 +572,7 @@ def test_nothing_outlives_the_script(number: signal.Signals) -> None:
     with stack("sh", "-c", 'echo "$LIVE_STATE"; exec sleep 600') as process:
         assert process.stdout
         state = Path(process.stdout.readline().strip())
-        assert len(processes("docker-registry serve")) == len(before) + 3
+        assert len(processes("docker-registry serve")) == len(before) + 4
         process.send_signal(number)
         process.wait()
     deadline = time.monotonic() + 10

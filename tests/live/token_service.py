@@ -3,8 +3,9 @@
 
 It answers ``GET /token?service=…&scope=…`` as https://distribution.github.io/distribution/spec/auth/token/ says, and
 ``POST /token`` with a refresh token as https://distribution.github.io/distribution/spec/auth/oauth/ does. Anonymous
-callers may pull ``library/*`` and list the catalog, the one user may also pull ``private/*``, nobody may push. As on
-Docker Hub a token is also given to who may do nothing; it then names no access and the registry refuses it.
+callers may pull ``library/*`` and list the catalog, the one user may also pull ``private/*``, and pull, push and delete
+in ``pushed/*``. As on Docker Hub a token is also given to who may do nothing; it then names no access and the registry
+refuses it.
 Tokens are RS256 JWTs whose header carries the certificate of the signing key.
 """
 
@@ -85,6 +86,8 @@ class TokenService:
         elif kind == "repository" and (name.startswith("library/") or (account and name.startswith("private/"))):
             repository = self._state / "storage/docker/registry/v2/repositories" / name / "_manifests"
             allowed = {"pull"} if ".." not in name and repository.is_dir() else set()
+        elif kind == "repository" and account and name.startswith("pushed/"):
+            allowed = {"pull", "push", "delete"}
         else:
             allowed = set()
         return [action for action in actions if action in allowed]

@@ -1,101 +1,55 @@
-"""How cassettes are recorded and, by vcrpy, played: what is kept of an exchange, and where its bytes go.
+"""How vcrpy records and plays cassettes: with what `distsdk.transport.record` keeps of an exchange.
 
-Kept are the headers that mean something to a client and the parameters of a query that name something; all others may
-be secrets, or change from one recording to the next. Bodies that are long or binary become files of their own, named by
-their SHA-256 and shared by all cassettes.
+Bodies that are long or binary are shared by all cassettes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import vcr.stubs
 import yaml
 from vcr.persisters.filesystem import FilesystemPersister
 
+from distsdk.transport.record import (
+    keep_body,
+    scrub_body,
+    scrub_request_headers,
+    scrub_response_headers,
+    scrub_url,
+    with_length,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 CASSETTES = Path(__file__).parents[2] / "cassettes"
 
-#: Bytes of text that stay in the cassette.
-INLINE = 1024
-
-REQUEST_HEADERS = frozenset({"accept", "authorization", "range"})
-RESPONSE_HEADERS = frozenset(
-    {
-        "accept-ranges",
-        "content-length",
-        "content-range",
-        "content-type",
-        "docker-content-digest",
-        "docker-distribution-api-version",
-        "link",
-        "location",
-        "retry-after",
-        "www-authenticate",
-    }
-)
-QUERY = frozenset({"digest", "last", "n", "ns", "scope", "service"})
-TOKENS = ("token", "access_token", "refresh_token")
-REDACTED = "REDACTED"
-
-
-def scrub_url(url: str) -> str:
-    """Return a URL, absolute or relative, without a user and without parameters that may be a signature."""
-    parts = urlsplit(url)
-    query = "&".join(pair for pair in parts.query.split("&") if pair.partition("=")[0] in QUERY)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
-
 
 def scrub_request(request: Any) -> Any:  # noqa: ANN401 - vcrpy has no types
-    """Return a request without secrets. That there was a token stays to be seen."""
+    """Return a request without secrets. That there was a token stays to be seen; the login of a form does not."""
     request.uri = scrub_url(request.uri)
-    kept = {name: text for name, text in request.headers.items() if name.lower() in REQUEST_HEADERS}
-    request.headers = {name: REDACTED if name.lower() == "authorization" else text for name, text in kept.items()}
+    request.headers = scrub_request_headers(request.headers)
+    request.body = None
     return request
 
 
 def scrub_response(response: dict[str, Any]) -> dict[str, Any]:
     """Return a response without secrets. It is given recorded responses too, and leaves those as they are."""
-    headers = {
-        name: [_scrub_urls(name, value) for value in values]
+    kept = {
+        name: [text for value in values for text in scrub_response_headers({name: value}).values()]
         for name, values in response["headers"].items()
-        if name.lower() in RESPONSE_HEADERS
     }
+    headers = {name: values for name, values in kept.items() if values}
     body = response["body"]["string"]
-    scrubbed = _scrub_tokens(body)
+    scrubbed = scrub_body(body, status=response["status"]["code"])
     # vcrpy has undone a Content-Encoding; the length on the wire was another then.
     if scrubbed != body or any(name.lower() == "content-encoding" for name in response["headers"]):
-        headers = {name: values for name, values in headers.items() if name.lower() != "content-length"}
-        headers["Content-Length"] = [str(len(scrubbed))]
+        headers = with_length(headers, len(scrubbed))
     return {**response, "headers": headers, "body": {**response["body"], "string": scrubbed}}
-
-
-def _scrub_urls(name: str, value: str) -> str:
-    if name.lower() == "location":
-        return scrub_url(value)
-    if name.lower() == "link":
-        return re.sub("<([^>]*)>", lambda target: f"<{scrub_url(target[1])}>", value)
-    return value
-
-
-def _scrub_tokens(body: bytes) -> bytes:
-    try:
-        reply = json.loads(body)
-    except ValueError:
-        return body
-    if not isinstance(reply, dict) or not any(name in reply for name in TOKENS):
-        return body
-    reply.update((name, REDACTED) for name in TOKENS if name in reply)
-    reply.pop("issued_at", None)
-    return json.dumps(reply).encode()
 
 
 class Persister:
@@ -113,20 +67,13 @@ class Persister:
     @staticmethod
     def save_cassette(path: str, cassette: Mapping[str, Any], serializer: Any) -> None:  # noqa: ANN401 - as vcrpy has it
         """Write a cassette, and those of its bodies that are not there yet."""
-        responses = [{**response, "body": _spill(response["body"], Path(path))} for response in cassette["responses"]]
+        bodies = Path(path).parents[1] / "bodies"
+        responses = [
+            {**response, "body": kept if "file" in kept else response["body"]}
+            for response in cassette["responses"]
+            for kept in [keep_body(response["body"]["string"], Path(path), bodies)]
+        ]
         FilesystemPersister.save_cassette(path, {**cassette, "responses": responses}, serializer)
-
-
-def _spill(body: dict[str, Any], cassette: Path) -> dict[str, Any]:
-    data: bytes = body["string"]
-    if len(data) <= INLINE and data.isascii():
-        return body
-    name = hashlib.sha256(data).hexdigest()
-    file = f"../bodies/{name[:2]}/{name}"
-    path = cassette.parent / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return {"string": b"", "file": file}
 
 
 def _same_header(name: str) -> Any:  # noqa: ANN401 - what vcrpy calls a matcher

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
 import tarfile
 import threading
@@ -19,7 +20,6 @@ from distsdk.errors import DigestMismatch, LimitExceeded, MalformedDocument, Siz
 from distsdk.model.digest import Digest
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -763,3 +763,27 @@ def test_memory_does_not_grow_with_a_blob(
     finally:
         tracemalloc.stop()
     assert peak < 16 * MIB
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_take_its_parents_bytes(tmp_path: Path) -> None:
+    """A reader that was open at a fork goes on in both: what is open is the parent's, and has one position."""
+
+    class Files:
+        def open(self, offset: int, end: int | None) -> io.FileIO:
+            file = io.FileIO(tmp_path / "data")
+            file.seek(offset)
+            return file
+
+        def stat(self) -> Stat:
+            return Stat(size=len(DATA))
+
+    (tmp_path / "data").write_bytes(DATA)
+    with Blob(Files(), DIGEST).open() as reader:
+        begun = reader.read(1000)
+        child = os.fork()
+        if not child:
+            os._exit(begun + reader.read() != DATA)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert begun + reader.read() == DATA
+        assert "verified" == reader.trust

@@ -80,7 +80,7 @@ def test_the_manifest_of_redis_326() -> None:
     assert json.loads(REDIS)["config"]["digest"] == str(manifest.config.digest)
     assert [layer["size"] for layer in json.loads(REDIS)["layers"]] == [layer.size for layer in manifest.layers]
     assert manifest == Manifest.parse(REDIS)
-    assert f"<Manifest sha256:a027a470aa2b… 7 layers, 74.3 MB {DOCKER_MANIFEST}>" == repr(manifest)
+    assert f"<Manifest sha256:a027a470aa2b… 7 layers, 70.8 MiB {DOCKER_MANIFEST}>" == repr(manifest)
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

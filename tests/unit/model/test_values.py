@@ -59,15 +59,15 @@ def test_names_are_written_as_they_are_read(value: Digest | Locator | Reference 
         (1, "1 byte"),
         (1783, "1,783 bytes"),
         (9_999, "9,999 bytes"),
-        (10_000, "10.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (74_300_000, "74.3 MB"),
-        (2**63 - 1, "9,223.4 PB"),
+        (10_000, "9.8 KiB"),
+        (1_023_948, "999.9 KiB"),
+        (1_023_949, "1.0 MiB"),
+        (74_300_000, "70.9 MiB"),
+        (2**63 - 1, "8,192.0 PiB"),
     ],
 )
 def test_human_size(size: int, expected: str) -> None:
-    """Sizes are in decimal units, as registries and disks have them."""
+    """Sizes are in binary units, as memory and pages of a disk have them."""
     assert expected == human_size(size)
 
 

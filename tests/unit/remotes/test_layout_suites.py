@@ -28,7 +28,16 @@ from distsdk.model.digest import Digest
 from distsdk.model.reference import Locator
 from distsdk.remotes.files import RemoteFiles
 from distsdk.remotes.layout import LayoutRemote
-from distsdk.testing.suite import SAMPLE, Content, RemoteSuite, ResolverSuite, TagListerSuite
+from distsdk.testing.suite import (
+    SAMPLE,
+    Content,
+    DeletableSuite,
+    PushableSuite,
+    ReferrerListerSuite,
+    RemoteSuite,
+    ResolverSuite,
+    TagListerSuite,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -104,14 +113,18 @@ ARCHIVE = tar_of(FILES)
 SAVED, DOCKER_ARCHIVE = saved()
 
 
-class _Suites(RemoteSuite, ResolverSuite, TagListerSuite):
+class _Suites(RemoteSuite, ResolverSuite, TagListerSuite, ReferrerListerSuite):
     pass
 
 
 # On this machine
 
 
-class TestFolder(_Suites):
+class _Folder(_Suites, PushableSuite, DeletableSuite):
+    pass
+
+
+class TestFolder(_Folder):
     @pytest.fixture
     def remote(self, tmp_path: Path) -> Remote:
         """Over the path of a layout."""
@@ -119,7 +132,7 @@ class TestFolder(_Suites):
         return distsdk.connect(str(tmp_path / "layout"))
 
 
-class TestFileURL(_Suites):
+class TestFileURL(_Folder):
     @pytest.fixture
     def remote(self, tmp_path: Path) -> Remote:
         """Over the same as a URL."""
@@ -127,7 +140,7 @@ class TestFileURL(_Suites):
         return distsdk.connect(f"file://{tmp_path}/layout")
 
 
-class TestFolderOfAHost(_Suites):
+class TestFolderOfAHost(_Folder):
     @pytest.fixture
     def remote(self, tmp_path: Path) -> Remote:
         """Over a host that configuration gives to a folder of layouts."""

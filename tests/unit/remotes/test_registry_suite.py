@@ -8,7 +8,16 @@ import pytest
 
 import distsdk
 from distsdk.testing import Registry
-from distsdk.testing.suite import SAMPLE, CatalogSuite, RemoteSuite, ResolverSuite, TagListerSuite
+from distsdk.testing.suite import (
+    SAMPLE,
+    CatalogSuite,
+    DeletableSuite,
+    PushableSuite,
+    ReferrerListerSuite,
+    RemoteSuite,
+    ResolverSuite,
+    TagListerSuite,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -26,15 +35,15 @@ def fill(registry: Registry) -> None:
     registry.add_image("library/other", "1")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def open_registry() -> Iterator[Registry]:
-    """A registry that anyone may read; one for all tests, since none of them changes it."""
+    """A registry that anyone may read and write."""
     with Registry() as registry:
         fill(registry)
         yield registry
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def token_registry() -> Iterator[Registry]:
     """A registry that wants a token for everything, and answers listings in pages of two."""
     with Registry(auth="bearer", page_size=2) as registry:
@@ -42,7 +51,15 @@ def token_registry() -> Iterator[Registry]:
         yield registry
 
 
-class _Suites(RemoteSuite, ResolverSuite, TagListerSuite, CatalogSuite):
+class _Suites(
+    RemoteSuite,
+    ResolverSuite,
+    TagListerSuite,
+    CatalogSuite,
+    ReferrerListerSuite,
+    PushableSuite,
+    DeletableSuite,
+):
     @pytest.fixture
     def repositories(self) -> Collection[str]:
         """What `fill` made."""

@@ -142,8 +142,11 @@ def test_a_manifest_of_a_type_that_is_not_accepted_is_not_found(
         ("GET", "/v2/x/tags/other", 404, "UNSUPPORTED"),
         ("GET", "/v2/x/other", 404, "UNSUPPORTED"),
         ("GET", "/other", 404, "UNSUPPORTED"),
-        ("POST", "/v2/x/blobs/uploads/", 405, "UNSUPPORTED"),
-        ("DELETE", "/v2/x/manifests/1", 405, "UNSUPPORTED"),
+        ("POST", "/v2/x/manifests/1", 405, "UNSUPPORTED"),
+        ("DELETE", "/v2/x/tags/list", 405, "UNSUPPORTED"),
+        ("DELETE", "/v2/x/manifests/nope", 404, "MANIFEST_UNKNOWN"),
+        ("DELETE", f"/v2/x/blobs/{UNKNOWN}", 404, "BLOB_UNKNOWN"),
+        ("PATCH", "/v2/x/blobs/uploads/nope", 404, "BLOB_UPLOAD_UNKNOWN"),
     ],
 )
 def test_what_is_not_there_is_refused_with_a_code(
@@ -157,16 +160,17 @@ def test_what_is_not_there_is_refused_with_a_code(
     assert codes(body) == [code]
 
 
-def test_a_refused_push_leaves_the_connection_usable(registry: Registry) -> None:
+def test_a_refused_push_leaves_the_connection_usable() -> None:
     """The body of a request is read, so that the next request on the connection is understood."""
-    connection = http.client.HTTPConnection(registry.host, timeout=10)
-    connection.request("PUT", "/v2/x/manifests/1", b"x" * 3_000_000)
-    refused = connection.getresponse()
-    refused.read()
-    connection.request("GET", "/v2/")
-    accepted = connection.getresponse()
-    assert (refused.status, accepted.status, accepted.read()) == (405, 200, b"{}")
-    connection.close()
+    with Registry(read_only=True) as registry:
+        connection = http.client.HTTPConnection(registry.host, timeout=10)
+        connection.request("PUT", "/v2/x/manifests/1", b"x" * 3_000_000)
+        refused = connection.getresponse()
+        refused.read()
+        connection.request("GET", "/v2/")
+        accepted = connection.getresponse()
+        assert (refused.status, accepted.status, accepted.read()) == (405, 200, b"{}")
+        connection.close()
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,7 +89,7 @@ def test_each_session_starts_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["Accept", "Range", "Authorization"])
 def test_headers_that_count(tmp_path: Path, header: str) -> None:
-    """The same URL asked for another type, another range, or with a token is another request."""
+    """The same URL asked for another type, another range, or with a token is another request, if it was recorded."""
     cassette = write(
         tmp_path / "c.yaml",
         interaction(f"{ROOT}/a", b"without"),
@@ -97,6 +98,127 @@ def test_headers_that_count(tmp_path: Path, header: str) -> None:
     session = player(cassette)
     assert b"with" == session.get(f"{ROOT}/a", headers={header: "REDACTED"}).content
     assert b"without" == session.get(f"{ROOT}/a").content
+
+
+DATA = bytes(range(256)) * 40
+WHOLE = {"Content-Length": str(len(DATA)), "Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def cut(tmp_path: Path) -> requests.Session:
+    """A session that plays a body read whole, ``/whole``, and one read in parts, the first of them left, ``/a``."""
+    (tmp_path / "data").write_bytes(DATA)
+    (tmp_path / "start").write_bytes(DATA[:3000])
+    part = {"Content-Range": f"bytes 2000-8999/{len(DATA)}", "Content-Length": "7000"}
+    last = {"Content-Range": f"bytes 9000-{len(DATA) - 1}/{len(DATA)}"}
+    cassette = write(
+        tmp_path / "c.yaml",
+        interaction(f"{ROOT}/whole", {"string": "", "file": "data"}, said=WHOLE),
+        interaction(f"{ROOT}/a", {"string": "", "file": "start"}, said=WHOLE),
+        interaction(f"{ROOT}/a", DATA[2000:9000], status=206, asked={"Range": "bytes=2000-8999"}, said=part),
+        interaction(f"{ROOT}/a", DATA[9000:], status=206, asked={"Range": "bytes=9000-"}, said=last),
+        interaction(f"{ROOT}/gap", {"string": "", "file": "start"}, said=WHOLE),
+        interaction(f"{ROOT}/moved", status=307, said={"Location": f"{ROOT}/a"}),
+    )
+    return player(cassette)
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=10-4999", 10, 5000),
+        ("bytes=2500-9499", 2500, 9500),
+        ("bytes=10000-99999", 10000, len(DATA)),
+        ("bytes=10000-", 10000, len(DATA)),
+        ("bytes=-100", len(DATA) - 100, len(DATA)),
+        ("bytes=-99999", 0, len(DATA)),
+    ],
+)
+@pytest.mark.parametrize("path", ["whole", "a"])
+def test_part_of_what_was_read(cut: requests.Session, path: str, asked: str, first: int, end: int) -> None:
+    """A range that was not recorded is cut out of a body that was, or put together from several."""
+    response = cut.get(f"{ROOT}/{path}", headers={"Range": asked})
+    assert (206, DATA[first:end]) == (response.status_code, response.content)
+    assert f"bytes {first}-{end - 1}/{len(DATA)}" == response.headers["Content-Range"]
+    assert str(end - first) == response.headers["Content-Length"]
+    assert "application/octet-stream" == response.headers["Content-Type"]
+
+
+def test_the_rest_of_a_body_that_was_left(cut: requests.Session) -> None:
+    """How far a stream got before others had the rest is chance: played, it goes on to the end if all is there."""
+    assert DATA == cut.get(f"{ROOT}/a").content
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="3000 bytes read"):
+        cut.get(f"{ROOT}/gap")  # it broke there, or was left: more is not known
+
+
+@pytest.mark.parametrize("asked", ["bytes=2000-3000", "bytes=-1", "bytes=3000-"])
+def test_a_part_that_nobody_read(cut: requests.Session, asked: str) -> None:
+    """Of a body of which the start was read, there is the start."""
+    assert DATA[:3000] == cut.get(f"{ROOT}/gap", headers={"Range": "bytes=0-2999"}).content
+    with pytest.raises(distsdk.Unreachable, match=r"holds no answer to GET .*gap"):
+        cut.get(f"{ROOT}/gap", headers={"Range": asked})
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "bytes=-", "items=0-1", "bytes=a-b"])
+def test_ranges_that_are_none(cut: requests.Session, asked: str) -> None:
+    """Several ranges at once, or none, have to have been recorded."""
+    with pytest.raises(distsdk.Unreachable, match="holds no answer"):
+        cut.get(f"{ROOT}/whole", headers={"Range": asked})
+
+
+def test_a_range_behind_the_end(cut: requests.Session) -> None:
+    """It is refused as registries do (RFC 9110 section 15.5.17)."""
+    response = cut.get(f"{ROOT}/whole", headers={"Range": f"bytes={len(DATA)}-"})
+    assert (416, f"bytes */{len(DATA)}") == (response.status_code, response.headers["Content-Range"])
+
+
+def test_where_a_part_is(cut: requests.Session) -> None:
+    """A redirect is one whatever part is asked for."""
+    response = cut.get(f"{ROOT}/moved", headers={"Range": "bytes=1-2"}, allow_redirects=False)
+    assert (307, f"{ROOT}/a") == (response.status_code, response.headers["Location"])
+    assert DATA[1:3] == cut.get(f"{ROOT}/moved", headers={"Range": "bytes=1-2"}).content
+
+
+def test_headers_of_what_was_read(cut: requests.Session) -> None:
+    """A HEAD follows from a GET; the other way round there is no body."""
+    response = cut.head(f"{ROOT}/gap")
+    assert (200, str(len(DATA)), b"") == (response.status_code, response.headers["Content-Length"], response.content)
+    assert 307 == cut.head(f"{ROOT}/moved").status_code
+    with pytest.raises(distsdk.Unreachable, match="holds no answer to HEAD"):
+        cut.head(f"{ROOT}/other")
+
+
+def test_a_range_that_was_recorded_is_played_as_it_was(tmp_path: Path) -> None:
+    """Also one that is answered wrongly: what the registry did is what is to be seen."""
+    cassette = write(
+        tmp_path / "c.yaml",
+        interaction(f"{ROOT}/a", DATA, said=WHOLE),
+        interaction(f"{ROOT}/a", b"oops", asked={"Range": "bytes=0-3"}, said={"Content-Length": "4"}),
+    )
+    assert b"oops" == player(cassette).get(f"{ROOT}/a", headers={"Range": "bytes=0-3"}).content
+
+
+def test_versions_are_not_mixed(tmp_path: Path) -> None:
+    """Of a URL that once said one thing and later another, no part is made up."""
+    cassette = write(
+        tmp_path / "c.yaml",
+        interaction(f"{ROOT}/a", b"12345", said={"Content-Length": "5"}),
+        interaction(f"{ROOT}/a", b"123456", said={"Content-Length": "6"}),
+    )
+    with pytest.raises(distsdk.Unreachable, match="holds no answer"):
+        player(cassette).get(f"{ROOT}/a", headers={"Range": "bytes=0-2"})
+
+
+def test_parts_in_threads(cut: requests.Session) -> None:
+    """Ten threads read all of it in different parts, and each gets its own."""
+
+    def read(size: int) -> bytes:
+        starts = range(0, len(DATA), size)
+        return b"".join(cut.get(f"{ROOT}/a", headers={"Range": f"bytes={at}-{at + size - 1}"}).content for at in starts)
+
+    with ThreadPoolExecutor(10) as pool:
+        assert {DATA} == set(pool.map(read, range(400, 3400, 100)))
 
 
 def test_any_token_will_do(tmp_path: Path) -> None:
