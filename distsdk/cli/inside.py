@@ -333,8 +333,8 @@ def unpack(*, ref: str, directory: str, platform: str | None, devices: bool, dry
     Owners, and setuid bits, are set for the superuser only. If it ends early, the file .distsdk-unpacking stays in the
     directory; run again, it starts over.
     """
-    image = _image(ref, platform)
-    image.unpack(directory, devices=devices, dry_run=dry_run, **({"at": _write_name} if dry_run else {}))
+    more: dict[str, Any] = {"at": _write_name} if dry_run else {}
+    _image(ref, platform).unpack(directory, devices=devices, dry_run=dry_run, **more)
 
 
 @main.command()

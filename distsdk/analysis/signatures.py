@@ -1,0 +1,268 @@
+"""Who signed an image: cosign's signatures, verified with a public key.
+
+https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md
+
+They are looked for where cosign keeps them: under the tag ``sha256-….sig``, and among the referrers, as signatures of
+the same form and as the bundles that cosign 3 writes. Nothing is asked of a transparency log, and certificates (keyless
+signing) count for nothing here: a signature is verified by the key that one names, or not at all.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from distsdk.analysis.attestations import Envelope
+from distsdk.analysis.keys import PublicKey
+from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, NotFound, UnsupportedDocument
+from distsdk.model.descriptor import Descriptor
+from distsdk.model.fields import optional_object, optional_text, required_text
+from distsdk.model.image import Manifest, load_json
+from distsdk.model.media import DEFAULT_ACCEPT, MANIFESTS, OCI_EMPTY
+from distsdk.model.reference import Hint, Reference
+from distsdk.model.shown import Shown
+from distsdk.model.wording import counted, quoted, shortened
+from distsdk.remotes.base import ReferrerLister, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from distsdk.analysis.keys import Key
+    from distsdk.model.digest import Digest
+    from distsdk.remotes.base import Remote
+
+#: Media types of what is signed, of an artifact that holds signatures, and of cosign 3's bundles.
+SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
+SIGNATURE_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
+BUNDLE_PREFIX = "application/vnd.dev.sigstore.bundle."
+
+#: The annotation of a layer that holds the signature over it, and the one that holds the certificate of a keyless one.
+SIGNATURE = "dev.cosignproject.cosign/signature"
+CERTIFICATE = "dev.sigstore.cosign/certificate"
+
+#: Signatures that are looked at, the manifests that hold them, and bytes of one.
+MAX_SIGNATURES = 100
+MAX_PAYLOAD = 1024 * 1024
+
+_SIGNED_TYPE = "cosign container image signature"
+_SIGNED_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
+
+#: What is wrong with one signature, and no reason not to look at the next.
+_UNUSABLE = (IntegrityError, MalformedDocument, UnsupportedDocument, LimitExceeded, NotFound)
+
+
+@frozen
+class Signature(Shown):
+    """A signature that was verified: all of this was signed.
+
+    Attributes:
+        manifest: Where it was found.
+        payload: The digest of the bytes that were signed, or that hold what was.
+        identity: What the signer called the image, ``registry.example/app``. It is what he said, and nobody checks it:
+            images are copied. Empty in a bundle.
+        annotations: What else he said.
+    """
+
+    manifest: Digest
+    payload: Digest
+    identity: str = field(repr=quoted)
+    annotations: Mapping[str, object] = field(hash=False, repr=lambda said: shortened(str(said)))
+
+
+@frozen
+class Rejected(Shown):
+    """A signature that was not verified.
+
+    Attributes:
+        manifest: Where it was found.
+        payload: As of a `Signature`; None where the manifest itself cannot be used.
+        why: What is wrong with it.
+    """
+
+    manifest: Digest
+    payload: Digest | None
+    why: str = field(repr=quoted)
+
+
+@frozen
+class Verdict(Shown):
+    """What was verified, by which key. There is none without a signature that was.
+
+    Attributes:
+        subject: What was signed. Go on with its digest: the tag may stand for something else by now.
+        key: The key that made the signatures.
+        signatures: Those that were verified, one at least.
+        rejected: The others, which say nothing: anybody may add some.
+    """
+
+    subject: Descriptor
+    key: PublicKey
+    signatures: tuple[Signature, ...]
+    rejected: tuple[Rejected, ...] = field(repr=lambda rejected: str(len(rejected)))
+
+    def __attrs_post_init__(self) -> None:
+        if not self.signatures:
+            raise IntegrityError(f"{self.subject.digest} is not verified: it has no signature by the key {self.key}")
+
+
+def verify_signatures(reference: str | Reference, key: Key, *, remote: Remote | None = None) -> Verdict:
+    """Verify that an image or artifact was signed with a key, as ``cosign sign --key`` does.
+
+    Keyless signatures, and those in a transparency log, are not verified as such.
+
+    Args:
+        reference: What was signed. A tag is resolved once; of an index, it is the index that counts, as for cosign.
+        key: The public key in PEM form as bytes, or the path of a file with it: ECDSA P-256, RSA or Ed25519.
+        remote: Gives image and signatures; by default `connect` finds one.
+
+    Returns:
+        What was verified, by which signatures; at least one.
+
+    Raises:
+        NotFound: It is not there, or there is no signature of it.
+        IntegrityError: There are signatures, and none by this key over this digest: the message says why of each.
+        LimitExceeded: There are more than `MAX_SIGNATURES`.
+        InvalidConfig: The key cannot be used.
+        MissingExtra: ``cryptography`` is not installed.
+        DistError: As `Remote.fetch`.
+    """
+    public = PublicKey.load(key)
+    if isinstance(reference, str):
+        reference = Reference.parse(reference)
+    remote = remote or connect(reference.locator)
+    # Read, so that its digest is that of bytes: what a registry says of a tag on HEAD is nothing but its word.
+    blob = remote.fetch(reference.object, *_DOCUMENTS)
+    subject = Descriptor(media_type=blob.media_type, digest=blob.digest, size=len(blob.read()))
+    signatures: dict[tuple[Digest, str], Signature] = {}
+    rejected: list[Rejected] = []
+    for number, candidate in enumerate(_candidates(remote, subject.digest)):
+        if number == MAX_SIGNATURES:
+            message = f"{reference} has more than {MAX_SIGNATURES} signatures"
+            raise LimitExceeded(message, limit=MAX_SIGNATURES)
+        if isinstance(candidate, Rejected):
+            rejected.append(candidate)
+            continue
+        try:
+            found = candidate.check(remote, subject.digest, public)
+        except _UNUSABLE as error:
+            rejected.append(Rejected(candidate.manifest, candidate.layer.digest, str(error)))
+            continue
+        if found is not None:
+            # cosign writes the same signature under its tag and as a referrer.
+            signatures.setdefault((found.payload, candidate.layer.annotations.get(SIGNATURE, "")), found)
+    if not signatures and not rejected:
+        raise NotFound(f"{reference} ({subject.digest}) has no signature")
+    if not signatures:
+        reasons = "; ".join(dict.fromkeys(entry.why for entry in rejected[:3]))
+        more = "; …" if len(rejected) > 3 else ""
+        counts = counted(len(rejected), "signature")
+        message = f"{reference} ({subject.digest}) is not verified by the key {public}: of {counts}, {reasons}{more}"
+        raise IntegrityError(message)
+    return Verdict(subject, public, tuple(signatures.values()), tuple(rejected))
+
+
+_DOCUMENTS = tuple(Hint("mediatype", media_type) for media_type in DEFAULT_ACCEPT)
+
+
+@frozen
+class _Candidate:
+    """A layer that says it is a signature."""
+
+    manifest: Digest
+    layer: Descriptor
+
+    def check(self, remote: Remote, subject: Digest, key: PublicKey) -> Signature | None:
+        """Return the signature, verified; None for what turns out to be none of an image.
+
+        Raises:
+            DistError: It is not by the key, or over something else, or cannot be read.
+        """
+        raw = remote.fetch(self.layer).read(limit=MAX_PAYLOAD)
+        if self.layer.media_type != SIMPLE_SIGNING:
+            return self._check_bundle(raw, subject, key)
+        text = self.layer.annotations.get(SIGNATURE)
+        if text is None:
+            raise MalformedDocument(f"it has no annotation {SIGNATURE}")
+        try:
+            signature = b64decode(text.encode("ascii"), validate=True)
+        except (binascii.Error, UnicodeEncodeError) as error:
+            raise MalformedDocument(f"its annotation {SIGNATURE} is not base64") from error
+        # The bytes are not looked into before it is known who wrote them.
+        if not key.signed(raw, signature):
+            keyless = (
+                ", and without one: keyless signatures are not verified"
+                if CERTIFICATE in self.layer.annotations
+                else ""
+            )
+            raise IntegrityError(f"it was made by another key, or over other bytes{keyless}")
+        return self._check_payload(raw, subject)
+
+    def _check_payload(self, raw: bytes, subject: Digest) -> Signature:
+        fields = load_json(raw, what="what was signed")
+        critical = optional_object(fields, "critical", "")
+        if optional_text(critical, "type", "critical") != _SIGNED_TYPE:
+            raise MalformedDocument(f"what was signed is not of the type {quoted(_SIGNED_TYPE)}")
+        image = optional_object(critical, "image", "critical")
+        signed = required_text(image, "docker-manifest-digest", "critical.image")
+        if signed != str(subject):
+            raise IntegrityError(f"it is over {quoted(signed)}, another image")
+        identity = optional_object(critical, "identity", "critical")
+        return Signature(
+            self.manifest,
+            self.layer.digest,
+            optional_text(identity, "docker-reference", "critical.identity"),
+            optional_object(fields, "optional", ""),
+        )
+
+    def _check_bundle(self, raw: bytes, subject: Digest, key: PublicKey) -> Signature | None:
+        # https://github.com/sigstore/protobuf-specs/blob/main/protos/sigstore_bundle.proto
+        bundle = load_json(raw, what="the bundle")
+        if bundle.get("dsseEnvelope") is None:
+            raise UnsupportedDocument("the bundle holds no DSSE envelope", media_type=self.layer.media_type)
+        envelope = Envelope.from_fields(optional_object(bundle, "dsseEnvelope", ""), where="dsseEnvelope")
+        envelope.verify(key)
+        statement = envelope.statement
+        if statement.predicate_type != _SIGNED_PREDICATE:
+            return None  # an attestation
+        if not statement.is_about(subject):
+            raise IntegrityError("it is over another image")
+        return Signature(self.manifest, self.layer.digest, "", statement.predicate)
+
+
+def _candidates(remote: Remote, subject: Digest) -> Iterator[_Candidate | Rejected]:
+    for descriptor in _holders(remote, subject):
+        try:
+            blob = remote.fetch(descriptor)
+            manifest = Manifest.parse(blob.read(), descriptor.media_type)
+        except _UNUSABLE as error:
+            yield Rejected(descriptor.digest, None, str(error))
+            continue
+        for layer in manifest.layers:
+            if layer.media_type == SIMPLE_SIGNING or layer.media_type.startswith(BUNDLE_PREFIX):
+                yield _Candidate(descriptor.digest, layer)
+
+
+def _holders(remote: Remote, subject: Digest) -> Iterator[Descriptor]:
+    """Yield the manifests that may hold signatures of a document."""
+    tag = f"{subject.algorithm}-{subject.hex}.sig"
+    if len(tag) <= 128:  # of a tag
+        try:
+            blob = remote.fetch(
+                tag, *(Hint("mediatype", media_type) for media_type in DEFAULT_ACCEPT if media_type in MANIFESTS)
+            )
+        except NotFound:
+            pass
+        else:
+            yield Descriptor(media_type=blob.media_type, digest=blob.digest, size=len(blob.read()))
+    if isinstance(remote, ReferrerLister):
+        for number, descriptor in enumerate(remote.referrers(subject)):
+            # cosign wrote no artifactType for years (before 2.6.4 and 3.0.6), and not every registry fills it in.
+            kind = descriptor.artifact_type
+            known = kind in {None, OCI_EMPTY, SIGNATURE_ARTIFACT} or str(kind).startswith(BUNDLE_PREFIX)
+            if known and descriptor.media_type in MANIFESTS:
+                yield descriptor
+            if number == 10 * MAX_SIGNATURES:
+                raise LimitExceeded(f"{subject} has more than {number} referrers", limit=number)

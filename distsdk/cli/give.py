@@ -1,0 +1,266 @@
+"""What gives: ``push``, ``attach``, ``copy``, ``delete``; and what looks at what was given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import distsdk
+from distsdk import errors
+from distsdk.cli.app import connect, main, option, read_reference, say, write_line
+from distsdk.model.media import parse_media_type
+from distsdk.model.wording import human_size
+
+if TYPE_CHECKING:
+    from distsdk.model.descriptor import Descriptor
+    from distsdk.model.digest import Digest
+    from distsdk.remotes.base import ReferrerLister
+
+#: Referrers of referrers that are shown, one below the other.
+MAX_DEPTH = 8
+
+_platform = click.option("--platform", metavar="OS/ARCH", help="Of an index, one child; by default all of it.")
+_annotations = click.option(
+    "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Of the manifest; may be repeated."
+)
+_jobs = click.option("-j", "--jobs", type=click.IntRange(1, 64), default=4, help="Blobs at once; 4 by default.")
+_json = click.option("--json", "as_json", is_flag=True, help="Write the descriptor.")
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("files", nargs=-1, metavar="[FILE[:TYPE]]...")
+@click.option("--artifact-type", metavar="TYPE", help="What kind of artifact it is, a media type.")
+@click.option("--config", metavar="FILE[:TYPE]", help="A file that is its configuration; by default an empty one.")
+@_annotations
+@_jobs
+@_json
+def push(
+    *,
+    ref: str,
+    files: tuple[str, ...],
+    artifact_type: str | None,
+    config: str | None,
+    annotations: tuple[str, ...],
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Push files as an artifact, name it REF, and write its digest.
+
+    Each FILE is a layer with a media TYPE of its own, if one is told; a folder is an archive. The same files give the
+    same digest, and what is there already is not sent again.
+    """
+    reference = read_reference(ref)
+    pushed = distsdk.push(
+        reference,
+        *map(_file, files),
+        artifact_type=artifact_type,
+        config=None if config is None else _file(config),
+        annotations=_read_annotations(annotations),
+        remote=connect(reference.locator),
+        progress=not option("quiet"),
+        jobs=jobs,
+    )
+    _write_descriptor(pushed, as_json=as_json)
+
+
+@main.command()
+@click.argument("ref")
+@click.argument("files", nargs=-1, metavar="[FILE[:TYPE]]...")
+@click.option("--artifact-type", required=True, metavar="TYPE", help="What kind of artifact it is, a media type.")
+@click.option("--platform", metavar="OS/ARCH", help="Of an index, the child it belongs to; by default the index.")
+@_annotations
+@_jobs
+@_json
+def attach(
+    *,
+    ref: str,
+    files: tuple[str, ...],
+    artifact_type: str,
+    platform: str | None,
+    annotations: tuple[str, ...],
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Push files as an artifact that belongs to REF, and write its digest.
+
+    It has no tag: distsdk referrers REF lists it.
+    """
+    reference = read_reference(ref)
+    attached = distsdk.attach(
+        reference,
+        *map(_file, files),
+        artifact_type=artifact_type,
+        platform=platform,
+        annotations=_read_annotations(annotations),
+        remote=connect(reference.locator),
+        progress=not option("quiet"),
+        jobs=jobs,
+    )
+    _write_descriptor(attached, as_json=as_json)
+
+
+@main.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@_platform
+@click.option("--referrers", "with_referrers", is_flag=True, help="And what refers to it: signatures, SBOMs.")
+@_jobs
+@_json
+def copy(*, source: str, target: str, platform: str | None, with_referrers: bool, jobs: int, as_json: bool) -> None:
+    """Copy an image or artifact, byte for byte, and write its digest.
+
+    SRC and DST are REFs, of registries or of layouts. Only what is missing is read and sent, and nothing is written to
+    disk between them.
+    """
+    giver, taker = read_reference(source), read_reference(target)
+    copied = distsdk.copy(
+        giver,
+        taker,
+        platform=platform,
+        referrers=with_referrers,
+        source_remote=connect(giver.locator),
+        target_remote=connect(taker.locator),
+        progress=not option("quiet"),
+        jobs=jobs,
+    )
+    _write_descriptor(copied, as_json=as_json)
+
+
+@main.command()
+@click.argument("ref")
+@click.option("--artifact-type", metavar="TYPE", help="Only those of this type.")
+@click.option("--platform", metavar="OS/ARCH", help="Of an index, the child they refer to; by default the index.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, a tree of descriptors.")
+def referrers(*, ref: str, artifact_type: str | None, platform: str | None, as_json: bool) -> None:
+    """Write what refers to REF, as a tree: signatures, SBOMs, attestations, and what refers to those."""
+    from distsdk.transfer.graph import Walk
+    from distsdk.transfer.powers import referrer_lister
+
+    reference = read_reference(ref)
+    remote = connect(reference.locator)
+    lister = referrer_lister(remote)
+    chosen = None if platform is None else distsdk.Platform.parse(platform)
+    root = Walk(remote).target(reference, chosen)
+    tree = _tree(lister, root.digest, artifact_type, {root.digest}, 1)
+    if as_json:
+        write_line(json.dumps({**root.to_fields(), "referrers": _tree_fields(tree)}))
+        return
+    write_line(str(root.digest))
+    _write_tree(tree, "")
+
+
+#: A referrer, and those of its own.
+_Tree = list[tuple["Descriptor", Any]]
+
+
+def _tree(lister: ReferrerLister, digest: Digest, artifact_type: str | None, seen: set[Digest], depth: int) -> _Tree:
+    from distsdk.transfer.graph import MAX_DOCUMENTS
+
+    found: _Tree = []
+    for descriptor in lister.referrers(digest, artifact_type=artifact_type):
+        if descriptor.digest in seen:
+            continue
+        seen.add(descriptor.digest)
+        if len(seen) > MAX_DOCUMENTS:
+            message = f"more than {MAX_DOCUMENTS} referrers: list those of one, or of one type"
+            raise errors.LimitExceeded(message, limit=MAX_DOCUMENTS)
+        below = _tree(lister, descriptor.digest, None, seen, depth + 1) if depth < MAX_DEPTH else []
+        found.append((descriptor, below))
+    return found
+
+
+def _tree_fields(tree: _Tree) -> list[dict[str, object]]:
+    return [{**descriptor.to_fields(), "referrers": _tree_fields(below)} for descriptor, below in tree]
+
+
+def _write_tree(tree: _Tree, before: str) -> None:
+    for number, (descriptor, below) in enumerate(tree, 1):
+        last = number == len(tree)
+        kind = descriptor.artifact_type or descriptor.media_type
+        write_line(f"{before}{'└── ' if last else '├── '}{descriptor.digest}  {kind}  {human_size(descriptor.size)}")
+        _write_tree(below, before + ("    " if last else "│   "))
+
+
+@main.command()
+@click.argument("ref")
+@click.option("--yes", is_flag=True, help="Without it, nothing is deleted.")
+def delete(ref: str, yes: bool) -> None:
+    """Delete REF: a tag, or what has a digest, from where it is.
+
+    Nothing brings it back. With a tag, the content keeps its digest as far as the registry can do that; with a digest,
+    the manifest goes, and all its tags.
+    """
+    reference = read_reference(ref)
+    if not yes:
+        raise click.UsageError(f"this deletes {reference} for good: add --yes")
+    distsdk.delete(reference, remote=connect(reference.locator))
+
+
+@main.command()
+@click.argument("ref")
+@click.option(
+    "--key", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The public key, in PEM form."
+)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def verify(ref: str, key: Path, as_json: bool) -> None:
+    """Verify that REF was signed with a key, as cosign sign --key does, and write its digest.
+
+    Go on with the digest: the tag may be another's by then. Keyless signatures are not verified.
+    """
+    reference = read_reference(ref)
+    verdict = distsdk.verify_signatures(reference, key, remote=connect(reference.locator))
+    if as_json:
+        signatures = [
+            {
+                "manifest": str(found.manifest),
+                "payload": str(found.payload),
+                "identity": found.identity,
+                "annotations": found.annotations,
+            }
+            for found in verdict.signatures
+        ]
+        rejected = [
+            {"manifest": str(entry.manifest), "payload": entry.payload and str(entry.payload), "why": entry.why}
+            for entry in verdict.rejected
+        ]
+        fields = {"kind": verdict.key.kind, "fingerprint": str(verdict.key.fingerprint)}
+        write_line(
+            json.dumps({**verdict.subject.to_fields(), "key": fields, "signatures": signatures, "rejected": rejected})
+        )
+        return
+    write_line(str(verdict.subject.digest))
+    if not option("quiet"):
+        for found in verdict.signatures:
+            what = f" as {found.identity}" if found.identity else ""
+            say(f"signed{what} with {verdict.key}")
+
+
+def _write_descriptor(descriptor: Descriptor, *, as_json: bool) -> None:
+    write_line(json.dumps(descriptor.to_fields()) if as_json else str(descriptor.digest))
+
+
+def _file(word: str) -> str | tuple[str, str]:
+    """Read ``FILE`` or ``FILE:TYPE``; a file that has that very name counts more."""
+    path, colon, kind = word.rpartition(":")
+    if not colon or Path(word).exists():
+        return word
+    try:
+        return path, parse_media_type(kind)
+    except ValueError as error:
+        if "/" in kind and Path(path).exists():
+            raise errors.InvalidConfig(f"{word}: {error}") from error
+        return word
+
+
+def _read_annotations(words: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"an annotation is KEY=VALUE, not {word}")
+        found[key] = value
+    return found

@@ -1,0 +1,270 @@
+"""Copying: an image or artifact, and all that it consists of, from one place to another."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from distsdk.blob import Blob
+from distsdk.errors import DigestMismatch, NotFound
+from distsdk.model.descriptor import Descriptor
+from distsdk.model.digest import Digest
+from distsdk.model.media import FOREIGN_LAYERS, OCTET_STREAM
+from distsdk.model.platform import Platform
+from distsdk.model.reference import Hint, Object, Reference
+from distsdk.remotes.base import ReferrerLister, connect
+from distsdk.store.local import Store
+from distsdk.transfer.crew import JOBS
+from distsdk.transfer.events import reporting
+from distsdk.transfer.graph import Walk, read_document
+from distsdk.transfer.powers import referrer_lister
+from distsdk.transfer.pulling import name_in_store
+from distsdk.transfer.sending import Cargo, pushable, send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distsdk.model.reference import Locator
+    from distsdk.remotes.base import Referrers, Remote, Source
+    from distsdk.transfer.events import Event
+    from distsdk.transfer.sending import Taking
+
+#: What cosign puts behind the digest of an image, to a tag for what belongs to it.
+_COSIGN = (".sig", ".att", ".sbom")
+
+#: Characters of a tag.
+_MAX_TAG = 128
+
+_log = logging.getLogger(__name__)
+
+
+def copy(
+    source: str | Reference,
+    target: str | Reference | Store,
+    *,
+    platform: str | Platform | None = None,
+    referrers: bool = False,
+    source_remote: Remote | Store | None = None,
+    target_remote: Remote | Store | None = None,
+    progress: bool | Callable[[Event], object] = False,
+    jobs: int = JOBS,
+) -> Descriptor:
+    """Copy an image or artifact, byte for byte, so that it keeps its digest.
+
+    Only what is missing is read and sent, from one to the other, and nothing is written to disk between them; within
+    one registry not even that, where it lets one repository have the blobs of another. Everything is verified. Blobs
+    come first, then the documents that refer to them, and the tag last, when all of it is there.
+
+    Args:
+        source: What to copy: ``redis:7``, ``./layout:7``.
+        target: What it is to be: ``registry.example/redis:7``, ``./layout:7``. A store takes it by the source's name.
+            If it has a digest, it has to be that of what is copied.
+        platform: Of an index, only the child for this platform, ``os/architecture[/variant]``; by default all of it.
+        referrers: Also what refers to it and its children (signatures, SBOMs, attestations), what refers to that in
+            turn, and what cosign keeps under tags.
+        source_remote: Gives it: a remote, or a store that has it by that name. By default `connect` finds one.
+        target_remote: Takes it: a remote, or a store. By default `connect` finds one.
+        progress: Show a bar where there is somebody to see it, unless ``DISTSDK_DISABLE_PROGRESS`` is set; or call this
+            with each `Event`, in the calling thread.
+        jobs: Blobs that are carried at once.
+
+    Returns:
+        What was copied: media type, digest, size.
+
+    Raises:
+        NotFound: The source does not have it, or a part of it.
+        PlatformNotFound: The index has nothing for the platform.
+        Denied: The target takes nothing, or the source lists no referrers; or not for whom they are shown.
+        DigestMismatch: What came is not to be used, or not what the target's digest says.
+        LimitExceeded: There are too many documents or blobs, or indexes within indexes.
+        DistError: As `Remote.fetch` and `Pushable.push_blob`.
+    """
+    if isinstance(source, str):
+        source = Reference.parse(source)
+    if isinstance(target, Store):
+        target_remote = target
+        wanted = source
+    else:
+        wanted = Reference.parse(target) if isinstance(target, str) else target
+    if isinstance(platform, str):
+        platform = Platform.parse(platform)
+    with contextlib.ExitStack() as held:
+        giver: Remote | _Shelf
+        if isinstance(source_remote, Store):
+            giver = _Shelf(source_remote, source.locator)
+        else:
+            giver = source_remote or connect(source.locator)
+        taker: Taking
+        name: str | None
+        if isinstance(target_remote, Store):
+            taker, name = _Shelf(target_remote, wanted.locator), wanted.object
+            held.enter_context(target_remote.lease())
+        else:
+            taker, name = pushable(target_remote or connect(wanted.locator)), wanted.tag
+        lister = _lister(giver) if referrers else None
+        walk = Walk(giver)
+        root = walk.target(source, platform)
+        if wanted.digest not in {None, root.digest}:
+            message = f"{source} is {root.digest}, and the target is to be {wanted.digest}"
+            raise DigestMismatch(message, expected=str(wanted.digest), got=str(root.digest))
+        report = held.enter_context(reporting(progress))
+        mount_from = None if isinstance(giver, _Shelf) else giver.locator
+        cargo = _cargo(walk, root, name, str(wanted), lister=lister, mount_from=mount_from)
+        send(cargo, taker, report, jobs)
+        return root
+
+
+def _cargo(
+    walk: Walk,
+    root: Descriptor,
+    tag: str | None,
+    name: str,
+    *,
+    lister: ReferrerLister | None,
+    mount_from: Locator | None,
+) -> Cargo:
+    """Find all that is to be copied."""
+    found: dict[Digest, Descriptor] = {}
+    tags: list[tuple[str, Digest]] = []
+    walk.add(root, found)
+    if lister is not None:
+        _add_referrers(walk, lister, found, tags)
+    documents: list[tuple[Descriptor, bytes, str | None]]
+    documents = [(found[digest], raw, None) for digest, raw in walk.documents.items()]
+    if tag is not None:
+        if documents[-1][0].digest == root.digest and not tags:
+            documents.pop()  # nothing comes between it and its name
+        tags.append((tag, root.digest))
+    documents += [(found[digest], walk.documents[digest], text) for text, digest in tags]
+
+    def source(descriptor: Descriptor) -> Source:
+        if descriptor.data is not None:
+            return Blob.from_bytes(descriptor.data, digest=descriptor.digest)
+        return walk.remote.fetch(evolve(descriptor, platform=None))
+
+    blobs = tuple(d for d in found.values() if d.digest not in walk.documents and not _stays(d))
+    return Cargo(name, root, documents, blobs, source, mount_from)
+
+
+def _stays(descriptor: Descriptor) -> bool:
+    """Whether a layer is not to be given to others: it is where its ``urls`` say."""
+    # https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#non-distributable-layers
+    return bool(descriptor.urls) and descriptor.media_type in FOREIGN_LAYERS
+
+
+def _add_referrers(
+    walk: Walk, lister: ReferrerLister, found: dict[Digest, Descriptor], tags: list[tuple[str, Digest]]
+) -> None:
+    """Add what refers to the documents so far, and to those that it adds itself, and what cosign has of them."""
+    todo = deque(walk.documents)
+    asked: set[Digest] = set()
+    while todo:
+        subject = todo.popleft()
+        if subject in asked:
+            continue
+        asked.add(subject)
+        for descriptor in lister.referrers(subject):
+            _add_referrer(walk, descriptor, found)
+        for suffix in _COSIGN:
+            tag = f"{subject.algorithm}-{subject.hex}{suffix}"
+            tagged = _add_tagged(walk, tag, found)
+            if tagged is not None:
+                tags.append((tag, tagged.digest))
+        todo += [digest for digest in walk.documents if digest not in asked]
+
+
+def _add_referrer(walk: Walk, descriptor: Descriptor, found: dict[Digest, Descriptor]) -> None:
+    descriptor = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
+    try:
+        walk.remember(descriptor.digest, walk.remote.fetch(descriptor).read())
+    except NotFound:
+        # Where clients keep the list, who removes a manifest need not know of it.
+        _log.warning("%s is listed as a referrer, and is not there: left out", descriptor.digest)
+        return
+    walk.add(descriptor, found)
+
+
+def _add_tagged(walk: Walk, tag: str, found: dict[Digest, Descriptor]) -> Descriptor | None:
+    if len(tag) > _MAX_TAG:
+        return None
+    try:
+        blob = walk.remote.fetch(tag)
+    except NotFound:
+        return None
+    descriptor = blob.descriptor
+    walk.remember(descriptor.digest, blob.read())
+    walk.add(descriptor, found)
+    return descriptor
+
+
+def _lister(giver: Remote | _Shelf) -> ReferrerLister:
+    return giver if isinstance(giver, _Shelf) else referrer_lister(giver)
+
+
+class _Shelf:
+    """A store, as what gives and takes."""
+
+    def __init__(self, store: Store, locator: Locator) -> None:
+        self._store = store
+        self._locator = locator
+
+    def fetch(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Blob:
+        """Return what is here, by its name or its digest; hints are not needed."""
+        if isinstance(object, Descriptor):
+            return self._store.blob(object.digest, media_type=object.media_type)
+        if isinstance(object, Digest):
+            return self._store.blob(object)
+        name = self._name(object)
+        known = self._store.images().get(name)
+        if known is None:
+            message = f"no image in {self._store.root} is named {name}"
+            raise NotFound(message)
+        return self.fetch(known)
+
+    def referrers(self, digest: str | Digest | Descriptor, *, artifact_type: str | None = None) -> Referrers:
+        """Return what refers to a document, as the store's layout says."""
+        return referrer_lister(self._layout()).referrers(digest, artifact_type=artifact_type)
+
+    def push_blob(
+        self,
+        source: Source,
+        *,
+        descriptor: Descriptor | None = None,
+        media_type: str = OCTET_STREAM,
+        mount_from: Locator | None = None,
+        at: Callable[[int], object] | None = None,
+    ) -> Descriptor:
+        """Take a blob that is one: nobody gives anything else here."""
+        assert isinstance(source, Blob)  # noqa: S101 - see above
+        assert descriptor is not None  # noqa: S101
+        self._store.ingest(
+            source, expected_digest=descriptor.digest, expected_size=descriptor.size, at=at or (lambda _: None)
+        )
+        return descriptor
+
+    def push_document(self, data: bytes, media_type: str, *, tag: str | None = None) -> Descriptor:
+        """Take a document, and name it; one that refers to another is found by that."""
+        digest = self._store.ingest(Blob.from_bytes(data)).digest
+        descriptor = Descriptor(media_type=media_type, digest=digest, size=len(data))
+        if tag is not None:
+            self._store.tag(self._name(tag), descriptor)
+        elif read_document(data, media_type).subject is not None:
+            pushable(self._layout()).push_document(data, media_type)  # no name leads to it: it is listed by itself
+        return descriptor
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether it is here."""
+        with contextlib.suppress(NotFound):
+            return self._store.info(descriptor.digest).size == descriptor.size
+        return False
+
+    def _name(self, object: str | Object) -> str:
+        read = Object.parse(object) if isinstance(object, str) else object
+        return name_in_store(Reference(self._locator, read.tag, read.digest))
+
+    def _layout(self) -> Remote:
+        return connect(str(self._store.root))
