@@ -5,8 +5,14 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as type checkers know it; to import typing would double the time this module takes
 
 if TYPE_CHECKING:
+    from distsdk.analysis.attestations import Envelope as Envelope
+    from distsdk.analysis.attestations import Statement as Statement
     from distsdk.analysis.diff import Diff as Diff
     from distsdk.analysis.packages import Package as Package
+    from distsdk.analysis.sbom import Sbom as Sbom
+    from distsdk.analysis.signatures import Verdict as Verdict
+    from distsdk.analysis.signatures import verify_signatures as verify_signatures
+    from distsdk.analysis.survey import survey as survey
     from distsdk.blob import Blob as Blob
     from distsdk.blob import BlobReader as BlobReader
     from distsdk.errors import DeadlineExceeded as DeadlineExceeded
@@ -52,18 +58,28 @@ if TYPE_CHECKING:
     from distsdk.store.local import Store as Store
     from distsdk.transfer import Plan as Plan
     from distsdk.transfer import pull as pull
+    from distsdk.transfer.copying import copy as copy
+    from distsdk.transfer.powers import delete as delete
+    from distsdk.transfer.powers import referrers as referrers
+    from distsdk.transfer.pushing import attach as attach
+    from distsdk.transfer.pushing import push as push
     from distsdk.transport.credentials import Credentials as Credentials
     from distsdk.transport.hosts import Hosts as Hosts
     from distsdk.transport.http import Limits as Limits
     from distsdk.transport.http import Timeouts as Timeouts
+    from distsdk.transport.record import record as record
     from distsdk.transport.replay import replay as replay
     from distsdk.transport.retry import Retry as Retry
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "distsdk.analysis.attestations": ("Envelope", "Statement"),
     "distsdk.analysis.diff": ("Diff",),
     "distsdk.analysis.packages": ("Package",),
+    "distsdk.analysis.sbom": ("Sbom",),
+    "distsdk.analysis.signatures": ("Verdict", "verify_signatures"),
+    "distsdk.analysis.survey": ("survey",),
     "distsdk.blob": ("Blob", "BlobReader"),
     "distsdk.errors": (
         "DeadlineExceeded",
@@ -100,9 +116,13 @@ _HOMES = {
     "distsdk.remotes.registry": ("TagList",),
     "distsdk.store.local": ("Store",),
     "distsdk.transfer": ("Plan", "pull"),
+    "distsdk.transfer.copying": ("copy",),
+    "distsdk.transfer.powers": ("delete", "referrers"),
+    "distsdk.transfer.pushing": ("attach", "push"),
     "distsdk.transport.credentials": ("Credentials",),
     "distsdk.transport.hosts": ("Hosts",),
     "distsdk.transport.http": ("Limits", "Timeouts"),
+    "distsdk.transport.record": ("record",),
     "distsdk.transport.replay": ("replay",),
     "distsdk.transport.retry": ("Retry",),
 }

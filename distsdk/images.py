@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from distsdk.blob import progress_bar
+from distsdk.blob import Blob, progress_bar
 from distsdk.errors import LimitExceeded, MalformedDocument, MediaTypeMismatch, NotFound
 from distsdk.layers.cache import Cache
 from distsdk.layers.layer import LayerFiles
+from distsdk.layers.lock import Lock
 from distsdk.layers.overlay import Overlay
 from distsdk.layers.unpack import unpack
 from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
-from distsdk.model.media import CONFIGS, INDEXES
+from distsdk.model.media import CONFIGS, DEFAULT_ACCEPT, INDEXES
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint, Reference
+from distsdk.model.shown import FixedRows, Rows, Shown
 from distsdk.model.wording import counted, human_size, quoted
 from distsdk.remotes.base import connect
 from distsdk.store.local import Store
@@ -26,9 +28,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
 
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
     from distsdk.analysis.diff import Diff
     from distsdk.analysis.packages import Package
-    from distsdk.blob import Blob
+    from distsdk.blob import ByteStream, Source, Stat
+    from distsdk.display.widgets import ImageExplorer
     from distsdk.layers.layer import MemberFile
     from distsdk.layers.member import Member
     from distsdk.layers.overlay import Entry
@@ -75,6 +81,11 @@ def image(
         PlatformNotFound: Not for the platform.
         MediaTypeMismatch: It is no image but an artifact: `connect` and `fetch` its blobs.
         DistError: As `Remote.fetch`.
+
+    Examples:
+        >>> image = distsdk.image("redis:7", platform="linux/amd64")
+        >>> len(image.layers), image.read_text("/etc/debian_version").strip()
+        (6, '12.15')
     """
     if isinstance(reference, str):
         reference = Reference.parse(reference)
@@ -83,14 +94,66 @@ def image(
     if store is not None and not isinstance(store, Store):
         store = Store(store)
     shelf = _Shelf(remote or connect(reference.locator), store)
-    blob = shelf.manifest(reference, platform)
+    return _load(reference, platform, shelf, cache or _default_cache(), strict=strict, progress=progress)
+
+
+def _load(
+    reference: Reference, platform: Platform | None, shelf: _Shelf, cache: Cache, *, strict: bool, progress: Progress
+) -> Image:
+    """Return the image that a name stands for: `image`."""
+    found = _load_any(reference, platform, shelf, cache, strict=strict, progress=progress)
+    if isinstance(found, Image):
+        return found
+    kind = found.manifest.artifact_type or found.manifest.config.media_type
+    message = f"{reference} is no image, but an artifact of type {kind}: fetch its blobs by their digests"
+    raise MediaTypeMismatch(message, expected=tuple(sorted(CONFIGS)), got=found.manifest.config.media_type)
+
+
+def image_or_artifact(
+    reference: Reference,
+    *,
+    remote: Remote,
+    known: Descriptor | None = None,
+    platform: Platform | None = None,
+    store: Store | None = None,
+    cache: Cache | None = None,
+    strict: bool = False,
+) -> Image | Artifact:
+    """Return what a name stands for, an image or anything else that has layers.
+
+    Args:
+        reference: Which.
+        remote: Gives it.
+        known: The manifest that it is known to stand for.
+        platform: As `image`.
+        store: As `image`.
+        cache: As `image`.
+        strict: As `image`.
+
+    Raises:
+        DistError: As `image`.
+    """
+    shelf = _Shelf(remote, store)
+    cache = cache or _default_cache()
+    return _load_any(reference, platform, shelf, cache, known=known, strict=strict, progress=False)
+
+
+def _load_any(
+    reference: Reference,
+    platform: Platform | None,
+    shelf: _Shelf,
+    cache: Cache,
+    *,
+    known: Descriptor | None = None,
+    strict: bool,
+    progress: Progress,
+) -> Image | Artifact:
+    blob = shelf.manifest(reference, platform) if known is None else shelf.blob(known)
     manifest = Manifest.parse(blob.read(), blob.media_type)
     if manifest.config.media_type not in CONFIGS:
-        kind = manifest.artifact_type or manifest.config.media_type
-        message = f"{reference} is no image, but an artifact of type {kind}: fetch its blobs by their digests"
-        raise MediaTypeMismatch(message, expected=tuple(sorted(CONFIGS)), got=manifest.config.media_type)
+        return Artifact(reference, manifest, shelf, cache=cache, strict=strict)
     config = ImageConfig.parse(shelf.blob(manifest.config).read(), manifest.config.media_type)
-    return Image(reference, manifest, config, shelf, cache=cache or _default_cache(), strict=strict, progress=progress)
+    return Image(reference, manifest, config, shelf, cache=cache, strict=strict, progress=progress)
 
 
 def _default_cache() -> Cache:
@@ -99,12 +162,74 @@ def _default_cache() -> Cache:
     return Cache(user_cache_path("distsdk", appauthor=False) / "layers")
 
 
+class _Meter:
+    """Counts bytes, from several threads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self.count += count
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _Meter, ()  # where a blob is unpickled, nothing was fetched
+
+
+class _MeteredSource:
+    """A source whose bytes are counted."""
+
+    def __init__(self, source: Source, meter: _Meter) -> None:
+        self._source = source
+        self._meter = meter
+
+    def open(self, offset: int, end: int | None) -> ByteStream:
+        return _MeteredStream(self._source.open(offset, end), self._meter)
+
+    def stat(self) -> Stat:
+        return self._source.stat()
+
+    def distrust(self) -> bool:
+        distrust = getattr(self._source, "distrust", None)
+        return distrust is not None and distrust()
+
+
+class _MeteredStream:
+    """A stream whose bytes are counted; what else it has, it has still."""
+
+    def __init__(self, stream: ByteStream, meter: _Meter) -> None:
+        self._stream = stream
+        self._meter = meter
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size)
+        self._meter.add(len(data))
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
 class _Shelf:
     """Where an image's bytes are: in a store, or at a remote."""
 
     def __init__(self, remote: Remote, store: Store | None) -> None:
         self._remote = remote
         self._store = store
+
+    def platforms(self, reference: Reference) -> tuple[Platform, ...]:
+        """Return the platforms of the index that a name stands for; none where it stands for an image."""
+        known = None if self._store is None else self._store.images().get(name_in_store(reference))
+        if known is not None:
+            blob = self.blob(known)
+        else:
+            # Whatever it is: the same request as for the image.
+            blob = self._remote.fetch(reference.object, *(Hint("mediatype", kind) for kind in DEFAULT_ACCEPT))
+        return Index.parse(blob.read(), blob.media_type).platforms if blob.media_type in INDEXES else ()
 
     def manifest(self, reference: Reference, platform: Platform | None) -> Blob:
         """Return the manifest that a name stands for; by default for this machine, or what the store has."""
@@ -121,15 +246,44 @@ class _Shelf:
         message = f"{reference} leads through more than {MAX_DEPTH} indexes within indexes"
         raise LimitExceeded(message, limit=MAX_DEPTH)
 
-    def blob(self, descriptor: Descriptor) -> Blob:
-        """Return a blob, from the store where it has it."""
+    def blob(self, descriptor: Descriptor, meter: _Meter | None = None) -> Blob:
+        """Return a blob, from the store where it has it; ``meter`` counts the bytes that the remote gives of it."""
         if self._store is not None:
             with contextlib.suppress(NotFound):
                 return self._store.blob(descriptor.digest, media_type=descriptor.media_type)
-        return self._remote.fetch(descriptor)
+        blob = self._remote.fetch(descriptor)
+        if meter is None:
+            return blob
+        source = _MeteredSource(blob._source, meter)
+        return Blob(source, blob.digest, size=descriptor.size, media_type=descriptor.media_type)
 
 
-class Layer:
+class Artifact(Shown):
+    """What is no image: a manifest, and layers that are files, or archives of files, each for itself.
+
+    Attributes:
+        reference: By what name it was asked for.
+        manifest: What it consists of.
+    """
+
+    def __init__(self, reference: Reference, manifest: Manifest, shelf: _Shelf, *, cache: Cache, strict: bool) -> None:
+        """Use `image_or_artifact`."""
+        self.reference = reference
+        self.manifest = manifest
+        self._shelf = shelf
+        self._cache = cache
+        self._strict = strict
+
+    def blob(self, layer: Descriptor) -> Blob:
+        """Return the bytes of a layer."""
+        return self._shelf.blob(layer)
+
+    def files(self, layer: Descriptor, diff_id: Digest | None) -> LayerFiles:
+        """Return a layer that is an archive, as files."""
+        return LayerFiles(self.blob(layer), layer, diff_id=diff_id, cache=self._cache, strict=self._strict)
+
+
+class Layer(Shown):
     """A layer of an image.
 
     Attributes:
@@ -196,12 +350,21 @@ class Layer:
         with progress_bar(lambda: f"layer {self.number}", lambda: self.size, shown=self._progress) as at:
             yield at
 
+    def __getstate__(self) -> dict[str, object]:
+        # Nobody is to be told of progress in another process.
+        return {**self.__dict__, "_progress": self._progress is True}
+
+    def __dask_tokenize__(self) -> object:
+        return "distsdk.Layer", str(self.descriptor.digest)
+
+    _worth_a_look = ("number", "descriptor", "diff_id", "history")
+
     def __repr__(self) -> str:
         made_by = "" if self.history is None else f" {self.history.created_by[:60]!r}"
         return f"<Layer {self.number} {self.descriptor.digest} {human_size(self.size)}{made_by}>"
 
 
-class Image:
+class Image(Shown):
     """An image for one platform, to look into: its files are read without pulling it.
 
     Paths are text from the root, ``/etc/passwd``; symbolic links lead inside the image. What a layer holds is learnt
@@ -234,14 +397,20 @@ class Image:
         self.manifest = manifest
         self.config = config
         self._strict = strict
+        self._shelf = shelf
+        self._cache = cache
+        self._progress = progress
+        self._meter = _Meter()
         made = [entry for entry in config.history if not entry.empty_layer]
-        self.layers = tuple(
+        self.layers = FixedRows(
             Layer(
                 number,
                 descriptor,
                 diff_id,
                 history=made[number] if len(made) == len(manifest.layers) else None,
-                files=LayerFiles(shelf.blob(descriptor), descriptor, diff_id=diff_id, cache=cache, strict=strict),
+                files=LayerFiles(
+                    shelf.blob(descriptor, self._meter), descriptor, diff_id=diff_id, cache=cache, strict=strict
+                ),
                 progress=progress,
             )
             for number, (descriptor, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True))
@@ -260,7 +429,7 @@ class Image:
     @property
     def history(self) -> tuple[HistoryEntry, ...]:
         """The steps it was built by, the first one first."""
-        return self.config.history
+        return FixedRows(self.config.history)
 
     @property
     def download_size(self) -> int:
@@ -276,6 +445,29 @@ class Image:
         # What is there twice is read once.
         return sum({layer.descriptor.digest: layer.files.cost for layer in self.layers}.values())
 
+    @property
+    def fetched(self) -> int:
+        """Bytes of its layers that have come from the remote so far; none where a store has them."""
+        return self._meter.count
+
+    def platforms(self) -> tuple[Platform, ...]:
+        """Return the platforms that there is an image for under its name. Costs a request; `for_platform` gets another.
+
+        Raises:
+            DistError: As `Remote.fetch`.
+        """
+        return tuple(dict.fromkeys(self._shelf.platforms(self.reference))) or (self.platform,)
+
+    def for_platform(self, platform: str | Platform) -> Image:
+        """Return the image that has the same name, for another platform. Errors as `distsdk.image`.
+
+        Args:
+            platform: One of `platforms`.
+        """
+        if isinstance(platform, str):
+            platform = Platform.parse(platform)
+        return _load(self.reference, platform, self._shelf, self._cache, strict=self._strict, progress=self._progress)
+
     @cached_property
     def _tree(self) -> Overlay:
         return Overlay(self.layers)
@@ -287,7 +479,7 @@ class Image:
             NotFound: There is nothing there.
             DistError: As `Blob.stream`; a layer may be damaged, or larger than a limit allows.
         """
-        return self._tree.ls(path)
+        return Rows(self._tree.ls(path))
 
     def walk(self, path: str = "/") -> Iterator[Entry]:
         """Yield all that is below a folder: each folder before what is in it. Errors as `ls`."""
@@ -382,6 +574,7 @@ class Image:
         devices: bool = False,
         dry_run: bool = False,
         at: Callable[[Member], object] = lambda _: None,
+        progress: bool = False,
     ) -> Applied:
         """Write its files to a new directory, and change nothing outside of it, whatever the layers hold.
 
@@ -390,6 +583,7 @@ class Image:
             devices: Make device nodes.
             dry_run: Write nothing; read and check all there is.
             at: Called with each entry before it is written.
+            progress: Show a bar of the layers' bytes where there is somebody to see it.
 
         Returns:
             What was unpacked, and what was left out.
@@ -400,7 +594,78 @@ class Image:
             DistError: As `ls`.
         """
         blobs = [layer.blob for layer in self.layers]
-        return unpack(blobs, directory, diff_ids=self.config.diff_ids, devices=devices, dry_run=dry_run, at=at)
+        total = sum(layer.size for layer in self.layers)
+        with progress_bar(lambda: str(self.reference), lambda: total, shown=progress) as taken:
+            return unpack(
+                blobs,
+                directory,
+                diff_ids=self.config.diff_ids,
+                devices=devices,
+                dry_run=dry_run,
+                at=at,
+                taken=taken,
+            )
+
+    def to_pandas(self, of: Literal["files", "layers", "history", "packages"] = "files") -> DataFrame:
+        """Return a table, whose columns sort and sum: sizes are integers, times are in UTC.
+
+        Args:
+            of: ``files`` of the merged tree, which takes all that is known of them (`cost`): path, kind, size, mode,
+                uid, gid, modified, link, hard_link, and the layer that put it there; names that are no UTF-8 are
+                escaped. ``layers``, with the step that made each, or ``history``, the steps, with the layer that each
+                made: both cost nothing. Or ``packages``.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+            ValueError: There is no such table.
+            DistError: As `ls`.
+        """
+        from distsdk.analysis.tables import table
+
+        return table(self, of)
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw where its bytes are: by folder, and by the layer they came with; also those that nobody sees.
+
+        This takes all its files: `cost` tells beforehand.
+
+        Args:
+            ax: Where to draw; by default in a new figure.
+
+        Raises:
+            MissingExtra: matplotlib is not there.
+            DistError: As `ls`.
+        """
+        from distsdk.display.plots import plot
+
+        return plot(self, ax)
+
+    def explore(self) -> ImageExplorer:
+        """Return an explorer: in a notebook widgets, to look at folders, files and layers; elsewhere a page about it.
+
+        It costs a few small requests. Whatever takes more than a megabyte is asked for first, by a button that says how
+        much. It is not shown in this call, but at the end of a cell, or with ``display``.
+        """
+        from distsdk.display.widgets import ImageExplorer
+
+        return ImageExplorer(self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Documents and places, and nothing of what was learnt of the layers: the cache has that.
+        return _image_again, (
+            self.reference,
+            self.manifest,
+            self.config,
+            self._shelf,
+            self._cache,
+            self._strict,
+            self._progress is True,
+        )
+
+    def __dask_tokenize__(self) -> object:
+        return "distsdk.Image", str(self.digest)
+
+    _worth_a_look = ("reference", "digest", "platform", "download_size", "layers")
 
     def __repr__(self) -> str:
         layers = counted(len(self.layers), "layer")
@@ -411,3 +676,15 @@ class Image:
 
         layers = tuple((layer.descriptor, layer.history) for layer in self.layers)
         return image(str(self.reference), self.digest, self.config, layers, self.download_size)
+
+
+def _image_again(  # noqa: PLR0917 - as pickled
+    reference: Reference,
+    manifest: Manifest,
+    config: ImageConfig,
+    shelf: _Shelf,
+    cache: Cache,
+    strict: bool,
+    progress: bool,
+) -> Image:
+    return Image(reference, manifest, config, shelf, cache=cache, strict=strict, progress=progress)

@@ -11,11 +11,13 @@ from distsdk.analysis.packages import Package, read_packages
 from distsdk.layers.member import Kind
 from distsdk.model.digest import Digest
 from distsdk.model.reference import Reference
+from distsdk.model.shown import Shown
 from distsdk.model.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from distsdk.display.widgets import DiffExplorer
     from distsdk.images import Image, Layer
     from distsdk.layers.member import Member
     from distsdk.layers.overlay import Entry
@@ -54,7 +56,7 @@ class Fork(Generic[T]):
 
 
 @frozen
-class SettingChange:
+class SettingChange(Shown):
     """A setting of the config that is not the same.
 
     Attributes:
@@ -74,7 +76,7 @@ class SettingChange:
 
 
 @frozen
-class PackageChange:
+class PackageChange(Shown):
     """A package that only one image has, or both in different versions.
 
     Attributes:
@@ -99,7 +101,7 @@ class PackageChange:
 
 
 @frozen
-class FileChange:
+class FileChange(Shown):
     """What is not the same at a path.
 
     Attributes:
@@ -129,7 +131,7 @@ class FileChange:
 
 
 @frozen(repr=False)
-class Diff:
+class Diff(Shown):
     """What differs between two images; all is empty where nothing does.
 
     Attributes:
@@ -158,6 +160,12 @@ class Diff:
         """How much differs, in words."""
         parts = ((self.settings, "setting"), (self.packages, "package"), (self.files, "file"))
         return ", ".join(counted(len(changes), noun) for changes, noun in parts)
+
+    def explore(self) -> DiffExplorer:
+        """Return an explorer of the changes, part by part: widgets in a notebook, elsewhere a page."""
+        from distsdk.display.widgets import DiffExplorer
+
+        return DiffExplorer(self)
 
     def _repr_html_(self) -> str:
         from distsdk.display.html import diff

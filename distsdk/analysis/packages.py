@@ -14,6 +14,7 @@ from attrs import frozen
 
 from distsdk.errors import LimitExceeded, MalformedDocument, NotFound
 from distsdk.layers.member import Kind
+from distsdk.model.shown import FixedRows, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @frozen
-class Package:
+class Package(Shown):
     """A package that is installed.
 
     Attributes:
@@ -73,7 +74,7 @@ def read_packages(image: Image) -> tuple[Package, ...]:
             found.add(package)
             if len(found) > MAX_PACKAGES:
                 raise LimitExceeded(f"the image has more than {MAX_PACKAGES:,} packages", limit=MAX_PACKAGES)
-    return tuple(sorted(found, key=lambda p: (p.manager, p.name, p.architecture, p.version)))
+    return FixedRows(sorted(found, key=lambda p: (p.manager, p.name, p.architecture, p.version)))
 
 
 def _is_file(image: Image, path: str) -> bool:

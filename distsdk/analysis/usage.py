@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from distsdk.layers.member import Kind, Role, place
+from distsdk.model.shown import Shown
+from distsdk.model.wording import counted, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @frozen
-class LayerUsage:
+class LayerUsage(Shown):
     """The bytes of one layer.
 
     Attributes:
@@ -34,8 +36,8 @@ class LayerUsage:
     wasted: int
 
 
-@frozen
-class Usage:
+@frozen(repr=False)
+class Usage(Shown):
     """Where the bytes of an image are.
 
     Attributes:
@@ -56,6 +58,10 @@ class Usage:
     def wasted(self) -> int:
         """Bytes of files that nobody sees."""
         return sum(layer.wasted for layer in self.layers)
+
+    def __repr__(self) -> str:
+        layers = counted(len(self.layers), "layer")
+        return f"<Usage {layers}, {human_size(self.content)} in files, {human_size(self.wasted)} hidden>"
 
 
 def usage(image: Image) -> Usage:
