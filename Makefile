@@ -65,6 +65,7 @@ types: $(TOOLS)  ## mypy, strict
 
 docs: $(TOOLS)  ## the documentation, as HTML in docs/_build
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build
+	$(BIN)/python -m pytest tests/site
 
 constraints: $(TOOLS)  ## pin every dependency anew, in constraints.txt
 	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --upgrade --universal --no-header --no-annotate \

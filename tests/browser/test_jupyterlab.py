@@ -242,6 +242,7 @@ def test_the_explorer_is_used_by_keys_alone(lab: Lab) -> None:
     expect(preview).to_contain_text("NAME=Test")
     expect(page.locator(".distsdk-explorer .distsdk-about")).to_contain_text("COPY low / # buildkit")
     expect(page.locator(".distsdk-explorer .distsdk-code")).to_contain_text("image.read_text('/etc/os-release')")
+    lab.theme("JupyterLab Light")
     lab.shoot("explorer-light", explorer)
     lab.theme("JupyterLab Dark")
     assert [] == illegible(page, ".distsdk-explorer .jupyter-widgets:not(:has(.jupyter-widgets))")

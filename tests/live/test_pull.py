@@ -306,7 +306,7 @@ def test_the_page_pulls(store: Store, home: Path) -> None:
     said = shell(first).decode()
     digest = document("7")["manifests"][0]["digest"]
     assert f"\n{digest}\nNAME " in said
-    assert re.search(r"^9 requests for 5\.5 MB; 0 bytes are here$", said, re.MULTILINE)
+    assert re.search(r"^9 requests for 5\.2 MiB; 0 bytes are here$", said, re.MULTILINE)
     [tools] = blocks("text")
     shell(tools.replace("STORE", str(store.root)))
     assert (home / "bundle/rootfs/usr/bin/redis-server").exists()

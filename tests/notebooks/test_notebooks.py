@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "notebooks" / "01-redis-walkthrough.ipynb"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+WALKTHROUGH, INSIDE, PIPELINE = NOTEBOOKS
 GENUINE = "a027a470aa2b9b41cc2539847a97b8a14794ebd0a4c7c5d64e390df6bde56c73"
 
 
@@ -48,17 +50,64 @@ def test_as_committed() -> None:
     """Executed from the committed cassettes, the notebooks show what is committed."""
     done = check(ROOT / "cassettes")
     assert 0 == done.returncode, done.stdout
-    assert "as committed" in done.stdout
+    assert [f"{path.name}: as committed" for path in NOTEBOOKS] == done.stdout.splitlines()
 
 
-def test_what_is_committed() -> None:
-    """The notebook is committed with outputs, the digest of January 2017 among them, and does not mention replay."""
-    notebook = json.loads(NOTEBOOK.read_text())
+def outputs(notebook: Path, mime: str) -> list[str]:
+    """Return what the cells of a notebook show, of one kind; what they print is `text`."""
+    code = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    shown = [output.get("data", {"text": output.get("text", "")}) for cell in code for output in cell["outputs"]]
+    return ["".join(data[mime]) for data in shown if mime in data]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_committed(path: Path) -> None:
+    """A notebook is committed with outputs and no state of widgets; it says what it shows and needs, and no replay."""
+    notebook = json.loads(path.read_text())
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] for cell in code)
-    assert f"'{GENUINE}'" == "".join(code[-1]["outputs"][0]["data"]["text/plain"])
-    assert "replay" not in "".join("".join(cell["source"]) for cell in notebook["cells"]).lower()
+    assert not outputs(path, "application/vnd.jupyter.widget-view+json")
+    assert [] == [output for cell in code for output in cell["outputs"] if output.get("name") == "stderr"]
     assert {"kernelspec", "language_info"} == set(notebook["metadata"])
+    opening = "".join(notebook["cells"][0]["source"])
+    assert "**It shows**" in opening
+    assert "**It needs**" in opening
+    source = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    assert "replay" not in source.lower()
+    assert not re.search(r"/(tmp|home|root|work)/", path.read_text()), "a path of the machine it was made on"
+
+
+def test_what_the_walkthrough_shows() -> None:
+    """The digest of January 2017, and that what was fetched is there, under its name and as files."""
+    assert f"'{GENUINE}'" == outputs(WALKTHROUGH, "text/plain")[-1]
+    printed = "".join(outputs(WALKTHROUGH, "text"))
+    assert "6 layers, 5,450,243 bytes, all verified" in printed
+    assert "8 blobs; the first layer was there before: True" in printed
+    assert "\nbin boot data dev entrypoint.sh etc" in printed
+
+
+def test_what_is_shown_inside() -> None:
+    """A file costs a small part of the image; two tags differ in what was done to the one; a picture, and a page."""
+    printed = "".join(outputs(INSIDE, "text"))
+    cost, fetched, size = (
+        int(number.replace(",", "")) for number in re.findall(r"(?:files: |far: |of )([0-9,]+)", printed)[:3]
+    )
+    assert fetched * 50 < cost < size
+    assert "trust: chunk-verified" in printed
+    assert "+maxmemory 100mb" in printed
+    assert 1 == len(outputs(INSIDE, "image/png"))
+    assert "distsdk-explorer" in outputs(INSIDE, "text/html")[-1]
+
+
+def test_what_the_pipeline_shows() -> None:
+    """A part of a file costs a part of its bytes; a survey goes on where it ended, and when a worker dies."""
+    printed = "".join(outputs(PIPELINE, "text"))
+    asked, size = (int(number.replace(",", "")) for number in re.findall(r"([0-9,]+) of ([0-9,]+) bytes", printed)[0])
+    assert asked * 10 < size
+    assert "302 rows; the same as before: True" in printed
+    assert "1 worker killed, 300 images read" in printed
+    assert "exit code 0" in printed
+    assert 1 == len(outputs(PIPELINE, "image/png"))
 
 
 def test_layer_with_one_other_byte(copied: Path) -> None:

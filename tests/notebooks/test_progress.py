@@ -73,6 +73,20 @@ print(layer.size)
     assert int(notebook.cells[0].outputs[-1]["text"]) == bar["max"] == bar["value"]
 
 
+def test_unpacking_shows_a_bar_too() -> None:
+    """It counts the layers' bytes as they come over the wire."""
+    code = """\
+import distsdk
+image = distsdk.image("redis:7", platform="linux/amd64")
+image.unpack("rootfs", progress=True)
+print(sum(layer.size for layer in image.layers))
+"""
+    notebook = executed(code)
+    [bar] = bars(notebook)
+    assert int(notebook.cells[0].outputs[-1]["text"]) == bar["max"] == bar["value"]
+    assert "success" == bar["bar_style"]
+
+
 def test_a_variable_says_no() -> None:
     """There is no bar then."""
     code = 'import distsdk; distsdk.pull("redis:7", "store", platform="linux/amd64", progress=True)'

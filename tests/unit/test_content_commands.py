@@ -135,7 +135,7 @@ def test_a_plan_is_a_table_and_json(registry: Registry, folder: Path) -> None:
     lines = done(*arguments).splitlines()
     assert not folder.exists()
     assert lines[0].startswith(f"{x} is application/vnd.oci.image.manifest.v1+json sha256:")
-    assert re.fullmatch(r"5 requests for 8[0-9]\.[0-9] kB; 0 bytes are here", lines[-1])
+    assert re.fullmatch(r"5 requests for 7[0-9]\.[0-9] KiB; 0 bytes are here", lines[-1])
     assert 4 == sum(" missing " in line for line in lines[1:-1]) == len(lines[1:-1])
     Store(folder).ingest(Blob.from_bytes(LAYER))
     text = done(*arguments, "--json")
@@ -236,8 +236,8 @@ def test_an_ingest_is_seen_while_it_goes_on(folder: Path) -> None:
         while time.monotonic() < end and not any(active.offset == 30_000 for active in Store(folder).active()):
             time.sleep(0.01)
         head, row = done("content", "active", "--store", folder).splitlines()
-        assert re.fullmatch(rf"layer 1  30\.0 kB  80\.0 kB  \d+ s ago  \d+ s ago  {process.pid}", row)
-        assert head.index("TOTAL") == row.index("80.0")
+        assert re.fullmatch(rf"layer 1  29\.3 KiB  78\.1 KiB  \d+ s ago  \d+ s ago  {process.pid}", row)
+        assert head.index("TOTAL") == row.index("78.1")
         text = done("content", "active", "--json", "--store", folder)
         expected = ["layer 1", 30_000, len(LAYER), process.pid]
         assert [expected] == jq("map([.key, .offset, .total, .pid])", text)
@@ -297,7 +297,7 @@ def test_blobs_are_listed_read_and_removed(folder: Path) -> None:
     assert sorted(data) == sorted(done("content", "ls", "-q", "--store", folder).split())
     lines = sorted(done("content", "ls", "--store", folder).splitlines())
     assert [
-        f"{name}  {'80.0 kB' if len(data[name]) > 10 else f'{len(data[name])} bytes':>12}" for name in sorted(data)
+        f"{name}  {'78.1 KiB' if len(data[name]) > 10 else f'{len(data[name])} bytes':>12}" for name in sorted(data)
     ] == lines
     text = done("content", "ls", "--json", "--store", folder)
     sizes = jq("[inputs] | map({(.digest): .size}) | add", f"null\n{text}")
@@ -340,7 +340,7 @@ def test_damage_is_found_and_healed(registry: Registry, folder: Path) -> None:
     manifest = done("pull", "--store", folder, x).strip()
     ended = distsdk("content", "verify", "--store", folder)
     assert (0, b"") == (ended.returncode, ended.stdout)
-    assert re.fullmatch(rb"distsdk: 4 blobs, 8\d\.\d kB: 0 damaged, 0 not healed\n", ended.stderr)
+    assert re.fullmatch(rb"distsdk: 4 blobs, 7\d\.\d KiB: 0 damaged, 0 not healed\n", ended.stderr)
     for name in (digest(LAYER), manifest):
         damage(folder, name)
     ended = distsdk("content", "verify", "--store", folder)

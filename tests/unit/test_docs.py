@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +90,41 @@ def test_shell_examples_run(page: str, folder: Path) -> None:
         timeout=120,
     )
     assert 0 == done.returncode, done.stderr.decode()
+
+
+def test_the_first_image_takes_five_lines(folder: Path) -> None:
+    """The README leads from nothing to an image in five lines; what follows the installation runs as it stands."""
+    [lines] = [block.splitlines() for block in blocks(ROOT / "README.md", "text") if "git clone" in block]
+    assert 5 == len(lines)
+    assert "pip install" in lines[2]
+    for line in lines[3:]:
+        command = [sys.executable, "-m", *shlex.split(line)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+        assert 0 == done.returncode, done.stderr
+        assert re.search("redis-server|debian_version", done.stdout)
+
+
+MODULES = sorted(path for path in (ROOT / "distsdk").rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_run(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a docstring shows is what happens; what would ask a registry is played."""
+    monkeypatch.setenv("DISTSDK_REPLAY", str(folder / "cassettes"))
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    names = {"distsdk": distsdk}
+    for example in doctest.DocTestFinder().find(import_module(name), extraglobs=names):
+        runner.run(example, out=said.append)
+    assert runner.tries
+    assert 0 == runner.failures, "".join(said)
+
+
+def test_the_parts_that_are_used_most_have_examples() -> None:
+    """A name that most begin with shows how in its docstring."""
+    for name in ("Digest", "Hint", "Locator", "Platform", "Reference", "connect", "image", "record", "replay"):
+        assert ">>> " in (getattr(distsdk, name).__doc__ or ""), name
 
 
 def commands(group: click.Group = cli.main, before: str = "") -> Iterator[tuple[str, click.Command]]:

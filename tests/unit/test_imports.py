@@ -44,9 +44,16 @@ UPWARD = {
     ("_repr_html_", "distsdk.display.html"),
     ("diff", "distsdk.analysis.diff"),
     ("packages", "distsdk.analysis.packages"),
+    ("partitions", "distsdk.analysis.partitions"),
+    ("to_pandas", "distsdk.analysis.tables"),
+    ("plot", "distsdk.display.plots"),
+    ("explore", "distsdk.display.widgets"),
+    ("watch", "distsdk.display.widgets"),
     # What these return.
     ("TYPE_CHECKING", "distsdk.analysis.diff"),
     ("TYPE_CHECKING", "distsdk.analysis.packages"),
+    ("TYPE_CHECKING", "distsdk.analysis.partitions"),
+    ("TYPE_CHECKING", "distsdk.display.widgets"),
 }
 
 #: Modules outside distsdk that a part never touches; `os.environ` stands for every way of reading the environment.

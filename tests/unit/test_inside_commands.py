@@ -232,7 +232,7 @@ def test_a_pass_is_told_once(registry: Registry, ref: str, variables: dict[str, 
     first, second = (subprocess.run(command, capture_output=True, check=True, env=variables) for _ in range(2))
     assert first.stdout == second.stdout == b"passwd\n"
     assert {
-        f"distsdk: reading all of layer 0, {len(LOWER) / 1e6:.1f} MB: it has no table of contents",
+        f"distsdk: reading all of layer 0, {len(LOWER) / 1024**2:.1f} MiB: it has no table of contents",
         f"distsdk: reading all of layer 1, {len(UPPER)} bytes: it has no table of contents",
     } == set(first.stderr.decode().splitlines())
     assert b"" == second.stderr
@@ -299,8 +299,8 @@ def test_du_counts_what_a_walk_counts(run: Run, registry: Registry, ref: str) ->
     assert {"/etc/passwd": 20} == json.loads(run.done("du", "--json", ref, "/etc/passwd"))["folders"]
     assert "/usr/bin" in json.loads(run.done("du", "-a", "--json", ref))["folders"]
     lines = run.done("du", ref).splitlines()
-    assert "      3.0 MB  /" == lines[0]
-    assert "      3.0 MB  layer 0: 3 files, " in lines[-2]
+    assert "     2.9 MiB  /" == lines[0]
+    assert "     2.9 MiB  layer 0: 3 files, " in lines[-2]
     assert lines[-1].endswith(f"layer 1: 1 file, {len(UPPER)} bytes packed, 0 bytes hidden by later layers")
 
 

@@ -8,18 +8,22 @@ import json
 import os
 import re
 import socket
-from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import distsdk
 from distsdk.analysis.diff import Diff, FileChange, Fork, PackageChange, SettingChange
 from distsdk.analysis.packages import Package
+from distsdk.analysis.usage import Usage
 from distsdk.blob import Blob, Stat
 from distsdk.display import html
 from distsdk.errors import printable
+from distsdk.images import Layer
+from distsdk.layers.layer import LayerFiles
 from distsdk.layers.member import Kind, Member
 from distsdk.layers.overlay import Entry
 from distsdk.model.descriptor import Descriptor
@@ -28,102 +32,17 @@ from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
 from distsdk.model.media import DOCKER_LAYER_GZIP, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Locator, Reference
+from distsdk.model.shown import FixedRows, Named, Rows
+from distsdk.store.content import Active, Collected
 from distsdk.transfer import Plan, Step
+
+from .pages import Page, Shown, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What the display may be made of: the elements, and what each may carry.
-ALLOWED = {
-    "div": {"class"},
-    "style": set[str](),
-    "p": set[str](),
-    "strong": set[str](),
-    "em": set[str](),
-    "code": set[str](),
-    "details": {"open"},
-    "summary": set[str](),
-    "table": {"style"},
-    "thead": set[str](),
-    "tbody": set[str](),
-    "tr": set[str](),
-    "th": {"scope", "style"},
-    "td": {"style", "title"},
-}
-INLINE_STYLES = {"margin-left:0", "text-align:left", "text-align:right"}
-
 DIGEST = Digest.of(b"")
 SHA512 = Digest.of(b"", "sha512")
-
-
-class Shown(Protocol):
-    """What a notebook asks a value for."""
-
-    def _repr_html_(self) -> str: ...
-
-
-class Page(HTMLParser):
-    """A page as a browser takes it: its elements, balanced; the text that is seen; the cells of its tables."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[str] = []
-        self.titles: list[str] = []
-        self.text = ""
-        self.style = ""
-        self.rows: list[list[str]] = []
-        self._open: list[str] = []
-        self.feed(source)
-        self.close()
-        assert [] == self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Hold an element against what is allowed."""
-        assert tag in ALLOWED
-        assert {name for name, _ in attrs} <= ALLOWED[tag]
-        self.elements.append(tag)
-        self._open.append(tag)
-        for name, value in attrs:
-            match name:
-                case "style":
-                    assert value in INLINE_STYLES
-                case "class":
-                    assert "distsdk" == value
-                case "scope":
-                    assert value in {"row", "col"}
-                case "title":
-                    self.titles.append(value or "")
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in {"td", "th"}:
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        """Hold an end against its beginning."""
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        """Keep what is seen apart from the style."""
-        if self._open[-1] == "style":
-            self.style += data
-            return
-        self.text += data
-        if {"td", "th"} & set(self._open):
-            self.rows[-1][-1] += data
-
-    def _refuse(self, data: str) -> None:
-        raise AssertionError(data)
-
-    handle_comment = handle_pi = unknown_decl = _refuse
-
-    def handle_decl(self, decl: str) -> None:
-        """Refuse a declaration as any other thing that is no element."""
-        self._refuse(decl)
-
-
-def shown(value: Shown) -> Page:
-    """Return what a notebook shows of a value."""
-    return Page(value._repr_html_())
 
 
 def entry(media_type: str = OCI_LAYER_GZIP, size: int = 10, **more: object) -> dict[str, object]:
@@ -194,6 +113,36 @@ def a_diff(
     )
 
 
+def an_entry(path: str, **more: Any) -> Entry:  # noqa: ANN401 - fields of a member
+    """Return an entry of a merged tree."""
+    return Entry(path, Member(path=os.fsencode(path), **{"kind": Kind.FILE, "size": 5, **more}), 0)
+
+
+def an_ingest(key: str) -> Active:
+    """Return an ingest that has begun."""
+    moment = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    return Active(key, None, 20_000, None, moment, moment, 77)
+
+
+def a_layer(descriptor: Descriptor | None = None, history: HistoryEntry | None = None) -> Layer:
+    """Return a layer whose bytes are nowhere."""
+    descriptor = descriptor or Descriptor(OCI_LAYER_GZIP, DIGEST, 1)
+    files = LayerFiles(Blob(Untouchable(), descriptor.digest), descriptor)
+    return Layer(0, descriptor, SHA512, history=history, files=files, progress=False)
+
+
+class Untouchable:
+    """A source that nobody may read."""
+
+    def open(self, offset: int, end: int | None) -> io.BytesIO:
+        """Fail."""
+        raise AssertionError((offset, end))
+
+    def stat(self) -> Stat:
+        """Fail."""
+        raise AssertionError
+
+
 def as_words(text: str) -> str:
     """Return an entry of the command line as the display words it: quoted for a shell where it has to be."""
     return text if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII) else "'" + text.replace("'", "'\"'\"'") + "'"
@@ -250,6 +199,31 @@ PLACES: dict[str, Callable[[str], str]] = {
     "diff package's version": lambda t: a_diff(packages=[(None, Package("x", t, "all", "apk"))])._repr_html_(),
     "diff path": lambda t: a_diff(files=[(t, 1, None)])._repr_html_(),
     "plan media type": lambda t: a_plan(0, media_type=t)._repr_html_(),
+    "listing of files": lambda t: Rows([an_entry(t)])._repr_html_(),
+    "listing's link": lambda t: Rows([an_entry("/x", kind=Kind.SYMLINK, link=t.encode())])._repr_html_(),
+    "entry": lambda t: an_entry(t)._repr_html_(),
+    "entry's owner": lambda t: an_entry("/x", uname=t.encode())._repr_html_(),
+    "entry's attribute": lambda t: an_entry("/x", xattrs={t.encode(): b""})._repr_html_(),
+    "member": lambda t: Member(path=t.encode(), kind=Kind.FILE)._repr_html_(),
+    "members": lambda t: Rows([Member(path=t.encode(), kind=Kind.FILE)])._repr_html_(),
+    "layer's step": lambda t: a_layer(history=HistoryEntry(created_by=t))._repr_html_(),
+    "layers' step": lambda t: FixedRows([a_layer(history=HistoryEntry(created_by=t))])._repr_html_(),
+    "layer annotation": lambda t: a_layer(Descriptor(OCI_LAYER_GZIP, DIGEST, 1, annotations={t: "v"}))._repr_html_(),
+    "step": lambda t: HistoryEntry(created_by=t)._repr_html_(),
+    "steps": lambda t: FixedRows([HistoryEntry(comment=t)])._repr_html_(),
+    "usage's folder": lambda t: Usage((), {"/": 5, t: 3})._repr_html_(),
+    "packages": lambda t: FixedRows([Package("x", t, "all", "apk")])._repr_html_(),
+    "package": lambda t: Package(t, "1", "all", "apk")._repr_html_(),
+    "images' name": lambda t: Named({t: Descriptor(OCI_MANIFEST, DIGEST, 1)})._repr_html_(),
+    "ingests": lambda t: Rows([an_ingest(t)])._repr_html_(),
+    "ingest": lambda t: an_ingest(t)._repr_html_(),
+    "collected ingest": lambda t: Collected((), (an_ingest(t),))._repr_html_(),
+    "error's message": lambda t: distsdk.NotFound(t)._repr_html_(),
+    "error's code": lambda t: distsdk.NotFound("", codes=(t,))._repr_html_(),
+    "error's codes": lambda t: distsdk.NotFound("", codes=(t,) * 30)._repr_html_(),
+    "error's data": lambda t: distsdk.DigestMismatch("", expected=t, got="")._repr_html_(),
+    "referrers' name": lambda t: html.referrers(t, (), None),
+    "referrer": lambda t: html.referrers("x", (Descriptor(OCI_MANIFEST, DIGEST, 1, artifact_type=t),), None),
 }
 # These show a list of arguments as a shell would take it.
 WORDS: dict[str, Callable[[str], str]] = {
@@ -379,20 +353,20 @@ def test_the_largest_values_stay_small() -> None:
 def test_ten_thousand_layers_show_twenty_and_count_the_rest() -> None:
     """A table has twenty rows, and says how many there are and how many are left out."""
     page = shown(a_manifest([entry(size=n) for n in range(10_000)]))
-    assert "10,000 layers, 50.0 MB" in page.text
+    assert "10,000 layers, 47.7 MiB" in page.text
     assert "… and 9,980 more" in page.text
-    assert [str(n) for n in range(1, 21)] == [row[0] for row in page.rows if row[0].isdigit()]
+    assert [str(n) for n in range(20)] == [row[0] for row in page.rows if row[0].isdigit()]
 
 
 def test_a_manifest_shows_its_layers() -> None:
     """Each layer has its number, size and whole digest; a media type common to all stands in the summary."""
     page = shown(a_manifest([entry(size=51_361_210), entry(size=2037)]))
-    assert ["#", "size", "digest"] in page.rows
-    assert ["1", "51.4\xa0MB", str(DIGEST)] in page.rows
-    assert ["2", "2,037\xa0bytes", str(DIGEST)] in page.rows
+    assert ["#", "size", "", "digest"] in page.rows
+    assert ["0", "49.0\xa0MiB", "█" * 12, str(DIGEST)] in page.rows
+    assert ["1", "2,037\xa0bytes", "▏", str(DIGEST)] in page.rows
     assert ["51,361,210 bytes", "2,037 bytes"] == page.titles
     assert f"2 layers {OCI_LAYER_GZIP}" in page.text
-    assert ["layers", "51.4 MB (51,363,247 bytes)"] in page.rows
+    assert ["layers", "49.0 MiB (51,363,247 bytes)"] in page.rows
     assert ["config", f"{DIGEST} {OCI_CONFIG} 7 bytes"] in page.rows
 
 
@@ -400,8 +374,8 @@ def test_media_types_that_differ_are_a_column() -> None:
     """Where layers are of several media types, each shows its own; also when the other one is not among those shown."""
     for others in (0, 30):
         page = shown(a_manifest([entry()] * (1 + others) + [entry(DOCKER_LAYER_GZIP)]))
-        assert ["#", "media type", "size", "digest"] in page.rows
-        assert ["1", OCI_LAYER_GZIP, "10\xa0bytes", str(DIGEST)] in page.rows
+        assert ["#", "media type", "size", "", "digest"] in page.rows
+        assert ["0", OCI_LAYER_GZIP, "10\xa0bytes", "█" * 12, str(DIGEST)] in page.rows
 
 
 def test_an_index_shows_its_platforms() -> None:
@@ -416,8 +390,8 @@ def test_an_index_shows_its_platforms() -> None:
         )
     )
     assert ["#", "platform", "about", "size", "digest"] in page.rows
-    assert ["1", "linux/arm64/v8", "", "10\xa0bytes", str(DIGEST)] in page.rows
-    assert ["2", "unknown/unknown", "attestation-manifest", "10\xa0bytes", str(DIGEST)] in page.rows
+    assert ["0", "linux/arm64/v8", "", "10\xa0bytes", str(DIGEST)] in page.rows
+    assert ["1", "unknown/unknown", "attestation-manifest", "10\xa0bytes", str(DIGEST)] in page.rows
 
 
 def test_an_image_config_shows_how_it_is_run_and_built() -> None:
@@ -439,7 +413,7 @@ def test_an_image_config_shows_how_it_is_run_and_built() -> None:
     assert ["entrypoint", "/entry.sh"] in page.rows
     assert ["command", "sh -c 'echo $A'"] in page.rows
     assert [["A", "b=c"], ["EMPTY", ""], ["BARE", ""]] == [r for r in page.rows if r[0] in {"A", "EMPTY", "BARE"}]
-    assert [["1", "", "ADD rootfs.tar /"], ["", "", "ENV A=b"], ["2", "", "imported"]] == page.rows[-3:]
+    assert [["0", "", "ADD rootfs.tar /"], ["", "", "ENV A=b"], ["1", "", "imported"]] == page.rows[-3:]
 
 
 def test_what_a_document_does_not_say_takes_no_room() -> None:
@@ -466,28 +440,20 @@ def test_names_show_their_parts() -> None:
 
 def test_a_blob_shows_what_is_known_without_asking() -> None:
     """An unread blob says that size and media type are not known yet, and its source is not asked."""
-
-    class Untouchable:
-        def open(self, offset: int, end: int | None) -> io.BytesIO:
-            raise AssertionError((offset, end))
-
-        def stat(self) -> Stat:
-            raise AssertionError
-
     assert [["size", "not known yet"], ["media type", "not known yet"]] == shown(Blob(Untouchable(), DIGEST)).rows
     known = shown(Blob(Untouchable(), DIGEST, size=12_345, media_type=OCI_LAYER_GZIP))
-    assert [["size", "12.3 kB (12,345 bytes)"], ["media type", OCI_LAYER_GZIP]] == known.rows
+    assert [["size", "12.1 KiB (12,345 bytes)"], ["media type", OCI_LAYER_GZIP]] == known.rows
 
 
 def test_a_plan_shows_what_is_here_and_what_is_to_come() -> None:
     """In numbers for all of it, and a row for each part that says whether it is here, in part, or missing."""
     page = shown(a_plan(1_000_000, 400_000, 0))
     assert "Plan registry.test/x:1" in page.text
-    assert ["to fetch", "1.6 MB (1,600,500 bytes)"] in page.rows
-    assert ["here", "1.4 MB (1,400,000 bytes)"] in page.rows
+    assert ["to fetch", "1.5 MiB (1,600,500 bytes)"] in page.rows
+    assert ["here", "1.3 MiB (1,400,000 bytes)"] in page.rows
     assert ["requests", "3"] in page.rows
-    assert [["here"], ["400.0 kB here"], ["missing"]] == [row[2:3] for row in page.rows[-3:]]
-    assert {(OCI_LAYER_GZIP, "1.0\xa0MB", str(DIGEST))} == {(*row[:2], row[3]) for row in page.rows[-3:]}
+    assert [["here"], ["390.6 KiB here"], ["missing"]] == [row[2:3] for row in page.rows[-3:]]
+    assert {(OCI_LAYER_GZIP, "976.6\xa0KiB", str(DIGEST))} == {(*row[:2], row[3]) for row in page.rows[-3:]}
     many = shown(a_plan(*range(10_000)))
     assert "10,000 parts" in many.text
     assert "… and 9,980 more" in many.text
@@ -508,13 +474,13 @@ def test_an_image_shows_its_layers_with_their_steps() -> None:
     assert "Image r.test/x:1" in page.text
     for row in (
         ["platform", "linux/amd64"], ["entrypoint", "/x"], ["command", "'a b'"], ["user", "me"],
-        ["download", "12.3 kB (12,345 bytes)"],
+        ["download", "12.1 KiB (12,345 bytes)"],
     ):  # fmt: skip
         assert row in page.rows
     assert [
-        ["0", "10.0\xa0MB", "ADD rootfs", str(DIGEST)],
-        ["1", "5\xa0bytes", "imported", str(DIGEST)],
-        ["2", "6\xa0bytes", "", str(DIGEST)],
+        ["0", "9.5\xa0MiB", "█" * 12, "ADD rootfs", str(DIGEST)],
+        ["1", "5\xa0bytes", "▏", "imported", str(DIGEST)],
+        ["2", "6\xa0bytes", "▏", "", str(DIGEST)],
     ] == page.rows[-3:]
     assert "3 layers" in page.text
 
@@ -540,7 +506,7 @@ def test_a_diff_shows_what_changed() -> None:
     ):  # fmt: skip
         assert row in page.rows
     assert [
-        ["/large", "added", "", "20.0\xa0kB"],
+        ["/large", "added", "", "19.5\xa0KiB"],
         ["/gone", "removed", "300\xa0bytes", ""],
         ["/small", "changed: content", "1\xa0byte", "2\xa0bytes"],
     ] == page.rows[-3:]
