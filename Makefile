@@ -33,10 +33,14 @@ test-all: $(TOOLS)  ## the same tests on every Python that is installed, and on 
 live: $(TOOLS)  ## the tests against a real registry on this machine (see tests/live/README.md)
 	$(BIN)/python tests/live/stack.py run -- $(BIN)/python -m pytest tests/live $(ARGS)
 
-soak: $(TOOLS)  ## what takes long: 1 GiB over slow, cut and encrypted connections, pulls, and 200 kills, with figures
+soak: $(TOOLS)  ## what takes long: large transfers over slow, cut and encrypted connections, surveys, 200 kills; with figures
 	$(BIN)/python -m tests.benchmarks.kills 200
 	$(BIN)/python -m tests.benchmarks.store
 	$(BIN)/python -m tests.benchmarks.pull
+	$(BIN)/python -m tests.benchmarks.push
+	$(BIN)/python -m tests.benchmarks.copy
+	$(BIN)/python -m tests.benchmarks.survey
+	$(BIN)/python -m tests.benchmarks.parquet
 	$(BIN)/python tests/live/stack.py run -- $(BIN)/python -m tests.benchmarks.transfer $(ARGS)
 
 fuzz: $(FUZZER)  ## every parser, an hour in all (ARGS="--seconds=60 -k link"); needs Linux on x86-64

@@ -38,7 +38,7 @@ class Leg:
 LEGS = (
     Leg("lint", "lint", 300, tests=False),  # the first leg also pays for the set-up
     Leg("types", "types", 300, tests=False),
-    Leg("unit", "test", 1200, "tests/unit"),
+    Leg("unit", "test", 1500, "tests/unit"),
     Leg("replay", "test", 300, "tests/replay"),
     Leg("notebook", "notebooks", 300),
     Leg("browser", "browser", 600),

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from distsdk.analysis.attestations import Envelope, Statement
+from distsdk.analysis.sbom import Sbom
 from distsdk.errors import (
     DigestMismatch,
     DistError,
@@ -543,6 +545,21 @@ def image_config(data: bytes) -> None:
         assert step.created_at is None or step.created_at.tzinfo is not None
 
 
+def evidence(data: bytes) -> None:
+    """Bytes are a statement, an envelope, an SBOM, or refused by each with its documented errors."""
+    for parse in (Statement.parse, Envelope.parse, Sbom.parse):
+        try:
+            found: Statement | Envelope | Sbom = parse(data)
+        except (MalformedDocument, UnsupportedDocument, LimitExceeded) as error:
+            refused(error)
+            continue
+        assert repr(found).isprintable()
+        if isinstance(found, Envelope):
+            assert found.signed.endswith(found.payload)
+        if isinstance(found, Sbom):
+            assert all(repr(package).isprintable() for package in found.packages)
+
+
 def tar(data: bytes) -> None:
     """Each member lies within the archive, by itself, and links end; what is not damaged is what Python reads."""
     data += bytes(-len(data) % 512)  # the fuzzer need not find that out
@@ -936,6 +953,12 @@ _LAYER_TAR = (
     *("GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=", "GNU.sparse.map=0,1", "GNU.sparse.size="),
     *("../", "./", "/", ".wh.", ".wh..wh..opq", "00000000000"),
 )
+_EVIDENCE = (
+    *('"_type":"https://in-toto.io/Statement/v1"', '"predicateType":', '"subject":[', '"digest":{', '"predicate":{'),
+    *('"payloadType":', '"payload":', '"signatures":[{"sig":', '"spdxVersion":"SPDX-2.3"', '"packages":[', '"name":'),
+    *('"versionInfo":', '"licenseConcluded":', '"externalRefs":[', '"bomFormat":"CycloneDX"', '"specVersion":"1.6"'),
+    *('"components":[', '"purl":', '"licenses":[', '"license":{', '"expression":', '"metadata":{"component":{'),
+)
 _TOC = (
     *('"version":1', '"entries":[', '"name":', '"type":', '"reg"', '"chunk"', '"dir"', '"symlink"', '"hardlink"'),
     *('"char"', '"fifo"', '"size":', '"offset":', '"endOffset":', '"innerOffset":', '"chunkOffset":', '"chunkSize":'),
@@ -1043,6 +1066,7 @@ TARGETS = {
     "json": Target(json_, _DOCUMENT_LENGTH, _JSON),
     "document": Target(document, _DOCUMENT_LENGTH, _DOCUMENT),
     "image_config": Target(image_config, _DOCUMENT_LENGTH, _DOCUMENT),
+    "evidence": Target(evidence, _DOCUMENT_LENGTH, (*_JSON, *_EVIDENCE)),
     "layer_tar": Target(layer_tar, _DOCUMENT_LENGTH, _LAYER_TAR),
     "layer_toc": Target(layer_toc, _DOCUMENT_LENGTH, (*_JSON, *_TOC)),
     "layer_index": Target(layer_index_, _DOCUMENT_LENGTH, (*_JSON, '[{"user.a":"b"},[[0,5]]]')),
