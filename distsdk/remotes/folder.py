@@ -32,7 +32,7 @@ from distsdk.model.wording import quoted
 from distsdk.remotes.base import Wanted
 from distsdk.remotes.layout import LayoutRemote
 from distsdk.remotes.referrers import parse_document
-from distsdk.remotes.upload import Reader
+from distsdk.remotes.source import Reader
 
 if TYPE_CHECKING:
     import io

@@ -37,7 +37,8 @@ from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCI_INDEX, O
 from distsdk.model.reference import Object
 from distsdk.remotes.base import Documents, Referrers, Settings, Wanted
 from distsdk.remotes.referrers import Listing, as_referrer, chosen, fallback_tag, parse_document
-from distsdk.remotes.upload import CHUNK, Reader, Upload, check_created
+from distsdk.remotes.source import Reader
+from distsdk.remotes.upload import CHUNK, Upload, check_created
 from distsdk.transport.deadline import Deadline
 from distsdk.transport.endpoints import Endpoints
 from distsdk.transport.origin import follow

@@ -170,8 +170,10 @@ class Answer:
 
     def read(self, size: int, /) -> bytes:
         """Return up to ``size`` bytes as they came over the wire, without undoing any Content-Encoding."""
-        with _translated(self.url, self._timeouts):
-            data: bytes = self._response.raw.read1(size, decode_content=False)
+        data = b""
+        with _Translated(self.url, self._timeouts) as translated:
+            data = self._response.raw.read1(size, decode_content=False)
+        translated.tell()
         if self._recorded is not None:
             self._recorded.add(data)
         return data
@@ -480,7 +482,7 @@ class Transport:
             self._proxies[origin] = proxies
         proxy = proxies.get(origin.scheme, "")
         with (
-            _translated(url, timeouts, authorities=str(session.verify), proxy=proxy),
+            _Translated(url, timeouts, authorities=str(session.verify), proxy=proxy) as translated,
             reaching_the_socket(deadline, self.limits.headers),
         ):
             # The adapter itself: Session.send reads the bodies of redirects, also of those it does not follow, without
@@ -493,6 +495,7 @@ class Transport:
                 verify=True if session.verify is None else session.verify,
                 cert=session.cert,
             )
+        translated.tell()
         _log.debug("%s %s: %s", method, redact(url), response.status_code)
         if origin == self.origin:
             self.rate_limit = parse_rate_limit(response.headers) or self.rate_limit
@@ -661,28 +664,50 @@ def _shown_proxy(proxy: str) -> str:
     return redact((scheme[0] if scheme else "http://") + proxy[scheme.end() if scheme else 0 :].rpartition("@")[2])
 
 
-@contextlib.contextmanager
-def _translated(url: str, timeouts: Timeouts, *, authorities: str = "", proxy: str = "") -> Iterator[None]:
-    """Turn what requests, urllib3 and the socket raise into errors of distsdk.
+class _Translated:
+    """A block that turns what requests, urllib3 and the socket raise into an error of distsdk, and ends with it.
 
-    Args:
-        url: What was asked for.
-        timeouts: How long was waited.
-        authorities: The file of certificate authorities.
-        proxy: URL of the proxy in between; empty for none.
+    Who uses it calls `tell` after the block. To raise inside would chain the error to what it came from, and that
+    quotes URLs, which may hold secrets: Python prints no such chain after ``from``, but tblib pickles it, and so Dask.
     """
-    try:
-        yield
-    except DistError:
-        raise
-    except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+
+    def __init__(self, url: str, timeouts: Timeouts, *, authorities: str = "", proxy: str = "") -> None:
+        """Enter nothing yet.
+
+        Args:
+            url: What was asked for.
+            timeouts: How long was waited.
+            authorities: The file of certificate authorities.
+            proxy: URL of the proxy in between; empty for none.
+        """
+        self._url = url
+        self._timeouts = timeouts
+        self._authorities = authorities
+        self._proxy = proxy
+        self._error: DistError | None = None
+        self._cause: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        kinds = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+        if not isinstance(error, kinds) or isinstance(error, DistError):
+            return False
         chain = list(_causes(error))
         if (ours := next((e for e in chain if isinstance(e, DistError)), None)) is not None:
-            raise ours from None  # a deadline, raised at the socket
-        # The cause that is told is the innermost one: what is wrapped around it quotes URLs, which may hold secrets.
+            self._error = ours  # a deadline, raised at the socket
+            return True
+        self._error = _translate(chain, self._url, self._timeouts, self._authorities, self._proxy)
+        # The cause that is told is the innermost one: what is wrapped around it quotes URLs.
         wrappers = (requests.RequestException, urllib3.exceptions.HTTPError)
-        inner = (e for e in reversed(chain) if not isinstance(e, wrappers))
-        raise _translate(chain, url, timeouts, authorities, proxy) from next(inner, None)
+        self._cause = next((e for e in reversed(chain) if not isinstance(e, wrappers)), None)
+        return True
+
+    def tell(self) -> None:
+        """Raise the error that the block ended with, if it did."""
+        if self._error is not None:
+            raise self._error from self._cause
 
 
 @frozen

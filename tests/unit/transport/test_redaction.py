@@ -80,8 +80,21 @@ def told(error: BaseException) -> str:
 
 
 def everything(error: BaseException) -> str:
-    """All that is printed when nobody catches it: the errors that it came from, too."""
-    return "".join(traceback.format_exception(error)) + pickle.dumps(error).decode("latin-1")
+    """All that is printed when nobody catches it, and pickled, with the errors that it came from.
+
+    Those that Python does not print, too: tblib lets every process pickle them in which Dask is imported.
+    """
+    words = [*traceback.format_exception(error), pickle.dumps(error).decode("latin-1")]
+    todo: list[BaseException | None] = [error]
+    seen: list[BaseException] = []
+    while todo:
+        one = todo.pop()
+        if one is not None:
+            assert one not in seen, "errors that came from each other cannot be pickled so"
+            seen.append(one)
+            words += [repr(one.args), repr(vars(one))]
+            todo += [one.__cause__] if one.__cause__ is one.__context__ else [one.__cause__, one.__context__]
+    return "".join(words)
 
 
 CASES = {
