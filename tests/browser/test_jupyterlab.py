@@ -78,7 +78,10 @@ def test_a_notebook_runs_in_the_browser(lab: Lab, name: str) -> None:
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         lab.theme(theme)
         assert [] == illegible(page, ".jp-Notebook .distsdk")
-        for number, block in enumerate(page.locator(".jp-Notebook .distsdk:visible").all()):
+        blocks = page.locator(".jp-Notebook .distsdk:visible").or_(
+            page.locator(".jp-Notebook .distsdk-explorer:visible")
+        )
+        for number, block in enumerate(blocks.all()):
             block.scroll_into_view_if_needed()
             lab.shoot(f"{name.removesuffix('.ipynb')}-{theme.split()[1].lower()}-{number}", block)
 
