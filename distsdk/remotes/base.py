@@ -125,8 +125,8 @@ class Pushable(Protocol):
             mount_from: A repository that has the blob. Where it is on the same host, that host is asked to let both
                 repositories have it, and no byte is sent if it does; it need not. Elsewhere it is not looked at.
                 Takes a ``descriptor``.
-            at: Called with the bytes that were handed to the remote so far, from 0 to the size; where some have to be
-                sent again, with fewer than before. The last call has the size, however the blob got there.
+            at: Called with the bytes that were handed to the remote so far; where some have to be sent again, with
+                fewer than before. The last call has the size, however the blob got there.
 
         Returns:
             Digest, size and media type of what is there now.
