@@ -1,4 +1,4 @@
-"""What gives: ``push``, ``attach``, ``copy``, ``delete``; and what looks at what was given."""
+"""Commands that write to a registry or a layout, and commands that list and check what refers to an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What takes: ``pull``, ``images``, and the ``content`` of the store."""
+"""Commands that fill and maintain the store: `pull`, `images`, `content`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looks at a registry, or at the configuration, and brings nothing."""
+"""Commands that read a registry or the configuration and download no content."""
 
 from __future__ import annotations
 

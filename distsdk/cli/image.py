@@ -1,4 +1,4 @@
-"""What looks inside images, and takes their files out."""
+"""Commands that read the files of an image, and that unpack it."""
 
 from __future__ import annotations
 
