@@ -765,7 +765,7 @@ def _digest_mismatch(expected: Digest, got: Digest) -> DigestMismatch:
 
 @contextlib.contextmanager
 def progress_bar(
-    name: Callable[[], str], total: Callable[[], int | None], *, shown: bool
+    name: Callable[[], str], total: Callable[[], int | None], *, shown: bool | Callable[[int], object]
 ) -> Iterator[Callable[[int], object]]:
     """Yield a function that takes how many bytes are here: what it is told first were here before.
 
@@ -773,8 +773,11 @@ def progress_bar(
         name: What the bar is for; asked when something is to be shown.
         total: Bytes there will be.
         shown: Whether there is a bar at all; ``DISTSDK_DISABLE_PROGRESS`` in the environment says no, and so does a
-            stderr that is no terminal.
+            stderr that is no terminal. A function is called with the bytes instead.
     """
+    if callable(shown):
+        yield shown
+        return
     if not shown or os.environ.get("DISTSDK_DISABLE_PROGRESS"):
         yield lambda _: None
         return

@@ -574,7 +574,7 @@ class Image(Shown):
         devices: bool = False,
         dry_run: bool = False,
         at: Callable[[Member], object] = lambda _: None,
-        progress: bool = False,
+        progress: bool | Callable[[int], object] = False,
     ) -> Applied:
         """Write its files to a new directory, and change nothing outside of it, whatever the layers hold.
 
@@ -583,7 +583,9 @@ class Image(Shown):
             devices: Make device nodes.
             dry_run: Write nothing; read and check all there is.
             at: Called with each entry before it is written.
-            progress: Show a bar of the layers' bytes where there is somebody to see it.
+            progress: Show a bar of the layers' packed bytes if stderr is a terminal, unless
+                ``DISTSDK_DISABLE_PROGRESS`` is set; or call this with the packed bytes read so far: 0 at first, all of
+                them at the end.
 
         Returns:
             What was unpacked, and what was left out.

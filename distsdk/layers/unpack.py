@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import logging
 import os
+import stat
 import threading
 from collections import deque
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from distsdk.blob import Blob
+from distsdk.blob import Blob, progress_bar
 from distsdk.errors import DigestMismatch, DistError, IntegrityError, LimitExceeded, MalformedDocument, Unsafe
 from distsdk.layers.compression import DEFAULT_LIMITS, STEP, compression_of, decompress, peek
 from distsdk.layers.member import Role, place
@@ -108,6 +109,7 @@ def apply(
     dry_run: bool = False,
     limits: LayerLimits = DEFAULT_LIMITS,
     at: Callable[[Member], object] = lambda _: None,
+    progress: bool | Callable[[int], object] = False,
 ) -> Applied:
     """Put a layer on top of what is in a directory, as image-spec says, and change nothing outside of it.
 
@@ -126,6 +128,8 @@ def apply(
             lead to nothing, is not checked.
         limits: How much it may be.
         at: Called with each entry, whiteouts included, before it is written. What it raises ends all.
+        progress: Show a bar of the packed bytes if stderr is a terminal, unless ``DISTSDK_DISABLE_PROGRESS`` is set; or
+            call this, in the calling thread, with the packed bytes read so far: 0 at first, all of them at the end.
 
     Returns:
         What was unpacked.
@@ -140,16 +144,17 @@ def apply(
         DistError: As `Blob.stream`.
     """
     layers = [(layer, diff_id)]
-    if dry_run:
-        return _put(_Rehearsal(), layers, limits, at)
-    with _opened(directory, devices=devices) as target:
-        if target.marked() is not None:
-            raise Unsafe(
-                f"{_quoted(directory)} is not whole, something that unpacked into it ended early: unpack into a new "
-                f"directory, or remove {MARKER.decode()} from it if you know better"
-            )
-        target.mark(_NOT_ALL_OURS)
-        return _put(target, layers, limits, at)
+    with progress_bar(lambda: os.fspath(directory), lambda: _size_of(layer), shown=progress) as taken:
+        if dry_run:
+            return _put(_Rehearsal(), layers, limits, at, taken)
+        with _opened(directory, devices=devices) as target:
+            if target.marked() is not None:
+                raise Unsafe(
+                    f"{_quoted(directory)} is not whole, something that unpacked into it ended early: unpack into a "
+                    f"new directory, or remove {MARKER.decode()} from it if you know better"
+                )
+            target.mark(_NOT_ALL_OURS)
+            return _put(target, layers, limits, at, taken)
 
 
 def unpack(
@@ -174,7 +179,7 @@ def unpack(
         dry_run: Write nothing, as in `apply`.
         limits: How much each may be, and, in output, all of them together.
         at: As in `apply`.
-        taken: Called, in the thread that calls this, with the packed bytes that were taken so far.
+        taken: Called, in the calling thread, with the packed bytes read so far: 0 at first, all of them at the end.
 
     Returns:
         What was unpacked of all of them together.
@@ -226,7 +231,7 @@ def _put(
     layers: list[tuple[AnyLayer, Digest | None]],
     limits: LayerLimits,
     at: Callable[[Member], object],
-    taken: Callable[[int], object] = lambda _: None,
+    taken: Callable[[int], object],
 ) -> Applied:
     """Unpack layers, check them, and finish the target."""
     entries = size = whole = count = 0
@@ -254,6 +259,7 @@ def _put(
                     vouched_for = wanted is not None or isinstance(layer, Blob)
                     for member, content in read_tar(unpacked.ahead, limits=limits, vouched_for=vouched_for):
                         at(member)
+                        taken(count)
                         target.add(member, told(content))
                         entries += 1
                         size += member.stored
@@ -378,6 +384,21 @@ def _unbuffered(file: io.BufferedReader) -> tuple[bytes, AnyLayer]:
     would with standard input, whose other end may write nothing for hours.
     """
     return file.read(len(file.peek(1))), file.raw
+
+
+def _size_of(layer: AnyLayer) -> int | None:
+    """Return how many packed bytes a layer has; None if that is not known before it is read."""
+    if isinstance(layer, Blob):
+        return layer.size
+    if isinstance(layer, bytes):
+        return len(layer)
+    status = None
+    with suppress(OSError):  # opening it raises the error; not every file object has a descriptor
+        if isinstance(layer, str | os.PathLike):
+            status = Path(layer).stat()
+        elif isinstance(layer, io.IOBase):
+            status = os.fstat(layer.fileno())
+    return status.st_size if status is not None and stat.S_ISREG(status.st_mode) else None
 
 
 def _chunks(layer: AnyLayer) -> Iterator[bytes]:

@@ -404,6 +404,14 @@ def test_a_pass_is_told_before_it_begins(
     assert [] == told
 
 
+def test_unpack_reports_packed_bytes(look: Callable[..., Image], tmp_path: Path) -> None:
+    """`Image.unpack` calls ``progress`` with the packed bytes of all layers together, from 0 to their sum."""
+    image = look("1")
+    seen: list[int] = []
+    image.unpack(tmp_path / "target", progress=seen.append)
+    assert [0, sum(layer.size for layer in image.layers)] == [seen[0], seen[-1]]
+
+
 def test_a_bar_is_for_terminals(look: Callable[..., Image], capsys: pytest.CaptureFixture[str]) -> None:
     """``progress=True`` draws nothing where there is no terminal."""
     look("1", progress=True).ls()

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import traceback
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,62 @@ def digest(data: bytes) -> Digest:
 def names(folder: Path) -> set[str]:
     """Return the paths of all that is in a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# Progress
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_apply_reports_packed_bytes(
+    dry_run: bool, entry: Callable[..., Info], layer: Callable[..., bytes], target: Path
+) -> None:
+    """`apply` calls ``progress`` with 0 first, never with fewer bytes than before, and with all packed bytes last."""
+    packed = gzip.compress(layer(*(entry(f"{n}", data=os.urandom(MIB)) for n in range(40))), compresslevel=1)
+    seen: list[int] = []
+    threads = set()
+
+    def progress(count: int) -> None:
+        seen.append(count)
+        threads.add(threading.current_thread())
+
+    apply(target, packed, dry_run=dry_run, progress=progress)
+    assert [0, len(packed)] == [seen[0], seen[-1]]
+    assert sorted(seen) == seen
+    assert len(set(seen)) > 5
+    assert {threading.current_thread()} == threads
+
+
+def test_unpack_reports_empty_files(entry: Callable[..., Info], layer: Callable[..., bytes], target: Path) -> None:
+    """A layer of files without content advances before its end is read."""
+    packed = layer(*(entry(f"{n}") for n in range(100_000)))
+    seen: list[int] = []
+    unpack([packed], target, dry_run=True, taken=seen.append)
+    assert len(set(seen)) > 5
+
+
+def test_apply_knows_the_size_of_a_file(
+    entry: Callable[..., Info], layer: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bar's total is the size of the file, or of the file at a path; of a pipe it is unknown."""
+    packed = layer(entry("file", data=b"x"))
+    path = tmp_path / "layer.tar"
+    path.write_bytes(packed)
+    totals = []
+
+    @contextmanager
+    def progress_bar(name: object, total: Callable[[], int | None], *, shown: object) -> Iterator[object]:
+        totals.append(total())
+        yield lambda _: None
+
+    monkeypatch.setattr("distsdk.layers.unpack.progress_bar", progress_bar)
+    reading, writing = os.pipe()
+    os.write(writing, packed)
+    os.close(writing)
+    with path.open("rb") as file, os.fdopen(reading, "rb") as pipe:
+        for given in (packed, path, file, io.BytesIO(packed), pipe):
+            apply(tmp_path / "target", given, progress=True)
+    size = len(packed)
+    assert [size, size, size, None, None] == totals
 
 
 # As other tools do
