@@ -5,6 +5,8 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests that share nothing run in a process for each core.
+PARALLEL := -n logical --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Files that say: the package alone, or also a developer's tools, or also a fuzzer, are installed as the two files below
 # ask.
@@ -13,7 +15,7 @@ TOOLS := $(VENV)/tools.stamp
 FUZZER := $(VENV)/fuzzer.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help walkthrough test test-all live soak fuzz guards cassettes notebooks browser lint types docs constraints clean
+.PHONY: help walkthrough test quick test-all live soak fuzz guards cassettes notebooks browser lint types docs constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -22,8 +24,11 @@ help:  ## show this
 walkthrough: $(PACKAGE)  ## the redis walkthrough, replayed: needs no network once set up
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/walkthrough.sh
 
+quick: $(TOOLS)  ## the unit tests without those marked slow, in a minute
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/unit $(ARGS)
+
 test: $(TOOLS)  ## the unit, replay and notebook tests, on this Python
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 	@echo "Left out: the live tests, which need root and Debian's packages (make live)," \
 		"and other Pythons (make test-all)."
 
@@ -55,7 +60,7 @@ cassettes: $(TOOLS)  ## record the cassettes anew from the live stack, and write
 	$(BIN)/python tests/notebooks/execute.py
 
 notebooks: $(TOOLS)  ## execute the notebooks and compare what they show with what is committed
-	$(BIN)/python -m pytest tests/notebooks $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) tests/notebooks $(ARGS)
 
 browser: $(TOOLS)  ## the notebooks and the explorer in JupyterLab, seen by Chromium (Debian's package)
 	$(BIN)/python -m pytest tests/browser $(ARGS)

@@ -10,6 +10,7 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+PARALLEL = ("-n", "logical", "--dist", "worksteal")  # as in the Makefile
 TEST = nox.project.dependency_groups(PYPROJECT, "test")
 
 
@@ -17,11 +18,11 @@ TEST = nox.project.dependency_groups(PYPROJECT, "test")
 def tests(session: nox.Session) -> None:
     """Run the suite with the dependencies pinned in constraints.txt."""
     session.install("--constraint", "constraints.txt", "--editable", ".[replay]", *TEST)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python="3.11")
 def oldest(session: nox.Session) -> None:
     """Run the suite with the oldest versions of what distsdk depends on directly."""
     session.install("--resolution", "lowest-direct", "--editable", ".[replay]", *TEST)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)

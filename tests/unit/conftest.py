@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# The same examples in each run, and none fails for its time: how long it takes says more about what else the machine
+# does than about what is tested. `make fuzz` looks for examples that were never tried.
+settings.register_profile(
+    "distsdk", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("distsdk")
 
 
 @pytest.fixture(autouse=True)

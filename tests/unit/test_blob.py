@@ -430,7 +430,7 @@ def test_other_tools_can_read_it() -> None:
         assert DATA[1_300_000:1_400_000] == extracted.read()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.binary(max_size=300),
     step=st.integers(1, 50),

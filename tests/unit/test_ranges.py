@@ -711,7 +711,7 @@ def test_the_first_connection_does_not_wait_for_others_to_begin() -> None:
 HAPPENINGS = st.sampled_from(["well", "well", "refused", "ignored", "broken", "short", "generous"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     data=st.binary(min_size=1, max_size=400),
     at=st.integers(0, 400),

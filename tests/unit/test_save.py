@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from attrs import define, field
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distsdk.blob import Blob, Stat
@@ -524,7 +524,6 @@ def test_an_impossible_number_of_connections(tmp_path: Path, connections: int) -
 # Whatever happens
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     data=st.binary(max_size=300),
     kept=st.one_of(st.integers(0, 300), st.binary(max_size=320)),

@@ -132,7 +132,7 @@ def test_two_spans_are_less_than_a_megabyte_and_a_half() -> None:
 
 
 @needs_zlib
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_gzip_is_refused_as_by_the_standard_library(data: st.DataObject) -> None:
     """Cut, damaged, or followed by something: what one of the two readers takes, the other one takes, to the same."""
@@ -399,7 +399,7 @@ def test_an_index_of_another_layer_is_refused() -> None:
         Index.from_bytes(INDEX.to_bytes(), Digest.of(b"another layer"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_an_index_with_a_right_checksum_and_wrong_content(data: st.DataObject) -> None:
     """Somebody who can write it can lie; but it is refused with our error, or read, never anything else."""

@@ -593,7 +593,7 @@ def test_what_is_no_file_cannot_be_opened(plain: LayerFiles) -> None:
             plain.open(wrong)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 5 * MIB), st.integers(0, 200_000)), max_size=6))
 def test_reads_in_any_order(plain: LayerFiles, reads: list[tuple[int, int]]) -> None:
     """Across pieces, again, backwards: the bytes that are there."""

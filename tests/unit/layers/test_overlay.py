@@ -564,7 +564,7 @@ def outcome(overlay: Overlay, path: str, *, follow: bool) -> Any:  # noqa: ANN40
 
 
 @is_root
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     stacks,
     st.lists(

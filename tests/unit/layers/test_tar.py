@@ -182,7 +182,7 @@ def by_us(data: bytes, *cuts: int) -> list[tuple[object, ...]]:
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     members=st.lists(infos, max_size=5),
     form=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),

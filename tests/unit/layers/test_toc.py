@@ -527,7 +527,7 @@ entry = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(entry | st.dictionaries(keys, values), max_size=5))
 def test_whatever_stands_in_a_table(entries: list[dict[str, object]]) -> None:
     """It is refused with one of our errors, or its chunks tile each file, lie in the layer, and share no byte."""

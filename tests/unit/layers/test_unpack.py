@@ -466,7 +466,7 @@ def expected_tree(layers: list[list[tuple[str, str]]]) -> dict[str, str] | None:
     return tree
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(layers=st.lists(st.lists(things, max_size=6), min_size=1, max_size=4))
 def test_any_layers(
     layers: list[list[tuple[str, str]]],

@@ -155,6 +155,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(
-    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestModel.settings = settings(max_examples=20, stateful_step_count=25, suppress_health_check=list(HealthCheck))

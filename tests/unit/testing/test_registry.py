@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distsdk.model import media
@@ -204,7 +204,6 @@ def test_a_file_is_served_as_it_is(registry: Registry, tmp_path: Path, size: int
 
 
 @given(st.integers(0, 120), st.none() | st.integers(0, 120))
-@settings(deadline=None)
 def test_a_range_is_a_slice(shared: Registry, first: int, last: int | None) -> None:
     """A closed or open range gives the same bytes as a slice, and 416 where the slice would be empty."""
     data = bytes(range(100))

@@ -327,7 +327,7 @@ def test_a_folder_of_bodies_that_is_a_link(tmp_path: Path) -> None:
 
 
 @given(body=st.binary(max_size=200))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_bytes_as_vcrpy_writes_them(tmp_path: Path, body: bytes) -> None:
     """Whatever vcrpy writes of a body, text or not, is played as the bytes it was."""
     request = vcr.request.Request("GET", f"{ROOT}/a", None, {})
