@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distsdk.errors import Denied as Denied
     from distsdk.errors import DigestMismatch as DigestMismatch
     from distsdk.errors import DistError as DistError
+    from distsdk.errors import DistWarning as DistWarning
     from distsdk.errors import IntegrityError as IntegrityError
     from distsdk.errors import InvalidConfig as InvalidConfig
     from distsdk.errors import InvalidDigest as InvalidDigest
@@ -86,6 +87,7 @@ _HOMES = {
         "Denied",
         "DigestMismatch",
         "DistError",
+        "DistWarning",
         "IntegrityError",
         "InvalidConfig",
         "InvalidDigest",

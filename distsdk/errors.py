@@ -105,6 +105,19 @@ def _rebuild(kind: type[DistError], message: str, data: dict[str, object]) -> Di
     return error
 
 
+class DistWarning(UserWarning):
+    """Something that distsdk does not fail for, and that the caller probably wants to change.
+
+    Given through `warnings`, so that a filter for this category silences or raises it.
+
+    Args:
+        message: What happened and what to do about it. Escaped with `printable`.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
 class InvalidReference(DistError, ValueError):
     """A locator, reference, tag or repository name that cannot be one."""
 

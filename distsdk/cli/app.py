@@ -130,6 +130,22 @@ def _set_log(options: dict[str, object]) -> None:
     logging.getLogger("distsdk").setLevel(level)
 
 
+def _show_warnings(*, quiet: bool) -> None:
+    """Write the warnings of distsdk to stderr as lines of its own, each once; with ``--quiet``, none."""
+    import warnings
+
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:  # noqa: ANN401
+        if issubclass(category, errors.DistWarning):
+            say(f"warning: {message}")
+        else:
+            others(message, category, *where, **more)
+
+    warnings.showwarning = show
+    warnings.simplefilter("ignore" if quiet else "default", errors.DistWarning)
+
+
 def _remember(context: click.Context, option: click.Parameter, value: object) -> None:
     """Keep a global option, which may stand before the command's name or after it."""
     if value is not None and value is not False:
@@ -218,6 +234,7 @@ def begin(context: click.Context) -> None:
     if "timeout" in options:
         _set_timeout(options["timeout"])
     _set_log(options)
+    _show_warnings(quiet="quiet" in options)
     if "replay" in options:
         root.with_resource(distsdk.replay(options["replay"]))
 
@@ -266,6 +283,15 @@ def names_object(word: str) -> bool:
     """Whether a locator's word goes on with a tag or a digest."""
     last = word.rpartition("/")[2]
     return "@" in last or ":" in last.rpartition("]")[2]
+
+
+#: For commands that take hints: ``--platform`` says the same as the hint ``platform:``.
+child_platform = click.option("--platform", metavar="OS/ARCH", help="Of an index, one child; by default the index.")
+
+
+def platform_hint(platform: str | None) -> list[str]:
+    """Return the hint that ``--platform`` stands for, if it was given."""
+    return [] if platform is None else [f"platform:{platform}"]
 
 
 def read_reference(word: str) -> Reference:

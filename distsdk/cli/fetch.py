@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 import click
 
 from distsdk import errors
-from distsdk.cli.app import End, connect, exit_code, main, names_object, read_reference, say, write
+from distsdk.cli.app import (
+    End,
+    child_platform,
+    connect,
+    exit_code,
+    main,
+    names_object,
+    platform_hint,
+    read_reference,
+    say,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +41,7 @@ _CHUNK = 2 * 1024 * 1024
 
 @main.command()
 @click.argument("words", nargs=-1, required=True, metavar="LOCATOR OBJECT|REF|LOCATOR - [HINT]...")
+@child_platform
 @click.option("-j", "--jobs", type=click.IntRange(1, 64), help="With -: how many objects at once; 4 by default.")
 @click.option(
     "-o",
@@ -41,7 +53,9 @@ _CHUNK = 2 * 1024 * 1024
 @click.option(
     "--connections", type=click.IntRange(1, 64), help="Ranges of one object at once; by default as many as help."
 )
-def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None, connections: int | None) -> None:
+def fetch(
+    *, words: tuple[str, ...], platform: str | None, jobs: int | None, output: Path | None, connections: int | None
+) -> None:
     r"""Write an object's bytes to stdout, verified.
 
     \b
@@ -50,7 +64,8 @@ def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None, connect
     distsdk fetch LOCATOR -       objects from stdin, a line each: OBJECT [HINT]...
 
     An OBJECT is a tag or a digest. Hints help: mediatype:TYPE, repeated in order of preference, says what is expected;
-    platform:os/architecture leads from an index to the child for that platform; size:BYTES tells the size.
+    platform:os/architecture leads from an index to the child for that platform, as --platform does; size:BYTES tells
+    the size. Any other kind is ignored, with a warning.
 
     The bytes are written as they arrive; whether they are the right ones is known at the end, and told by the exit
     code. With -, they are written in the order of the lines; a failure is told on stderr, the others go on, and the
@@ -69,8 +84,8 @@ def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None, connect
             raise click.UsageError(message)
         wanted, *hints = rest
     if wanted == "-" and not names_object(first):
-        if hints:
-            raise click.UsageError("with -, hints stand on the lines of stdin")
+        if hints or platform is not None:
+            raise click.UsageError("with -, hints stand on the lines of stdin: platform:OS/ARCH for --platform")
         if sys.stdin is None:
             raise click.UsageError("with -, objects are read from stdin, which is closed")
         # Not sys.stdin: at exit the interpreter closes that, and dies where a thread still waits for a line of it.
@@ -81,7 +96,7 @@ def fetch(words: tuple[str, ...], jobs: int | None, output: Path | None, connect
         raise click.UsageError("- goes with a locator, without tag or digest: distsdk fetch LOCATOR -")
     if jobs is not None or output is not None:
         raise click.UsageError("--jobs and --output go with -, which reads objects from stdin")
-    for chunk in connect(locator).fetch(wanted, *hints).stream(connections=connections):
+    for chunk in connect(locator).fetch(wanted, *hints, *platform_hint(platform)).stream(connections=connections):
         write(chunk)
 
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from distsdk.cli.app import configured_hosts, connect, main, read_reference, write_line, write_listing
+from distsdk.cli.app import (
+    child_platform,
+    configured_hosts,
+    connect,
+    main,
+    platform_hint,
+    read_reference,
+    write_line,
+    write_listing,
+)
 
 if TYPE_CHECKING:
     from distsdk.model.descriptor import Descriptor
@@ -16,21 +25,20 @@ if TYPE_CHECKING:
 @main.command()
 @click.argument("ref")
 @click.argument("hints", nargs=-1, metavar="[HINT]...")
+@child_platform
 @click.option("--json", "as_json", is_flag=True, help="Write the descriptor: media type, digest, size.")
-def resolve(ref: str, hints: tuple[str, ...], as_json: bool) -> None:
+def resolve(*, ref: str, hints: tuple[str, ...], platform: str | None, as_json: bool) -> None:
     """Write the digest that REF stands for.
 
-    Hints as for fetch: platform:linux/arm64 leads to the child of an index.
+    Hints as for fetch: platform:linux/arm64 says the same as --platform linux/arm64.
     """
     from distsdk.remotes.base import Resolver
 
     reference = read_reference(ref)
     remote = connect(reference.locator)
+    wanted = (reference.object, *hints, *platform_hint(platform))
     descriptor: Descriptor
-    if isinstance(remote, Resolver):
-        descriptor = remote.resolve(reference.object, *hints)
-    else:
-        descriptor = remote.fetch(reference.object, *hints).descriptor
+    descriptor = remote.resolve(*wanted) if isinstance(remote, Resolver) else remote.fetch(*wanted).descriptor
     write_line(json.dumps(descriptor.to_fields()) if as_json else str(descriptor.digest))
 
 

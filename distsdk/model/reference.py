@@ -281,11 +281,16 @@ class Reference(ShownAsText):
         return reference(self)
 
 
+#: Kinds of hints whose values are checked.
+KNOWN_KINDS = ("mediatype", "platform", "size")
+
+
 @frozen(order=True)
 class Hint(ShownAsText):
     """Something a caller knows about an object, ``kind:value``; it helps a remote and is never trusted.
 
-    Three kinds are known: ``mediatype``, ``size`` (in bytes) and ``platform``. Others are for remotes that know them.
+    Three kinds are known: ``mediatype``, ``size`` (in bytes) and ``platform``. Remotes ignore any other kind with a
+    `DistWarning`, unless it is one of their own.
 
     Args:
         kind: What the value is.

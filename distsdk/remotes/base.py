@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checka
 
 from attrs import frozen
 
-from distsdk.errors import InvalidConfig, InvalidHint, printable
+from distsdk.errors import DistWarning, InvalidConfig, InvalidHint, printable
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCTET_STREAM
 from distsdk.model.platform import Platform
-from distsdk.model.reference import Hint, Locator, Object
-from distsdk.model.wording import shortened
+from distsdk.model.reference import KNOWN_KINDS, Hint, Locator, Object
+from distsdk.model.wording import quoted, shortened
 
 if TYPE_CHECKING:
     import os
@@ -324,6 +324,8 @@ class Wanted:
     def read(cls, wanted: str | Object | Digest | Descriptor, hints: tuple[str | Hint, ...] = ()) -> Wanted:
         """Read the arguments of `Remote.fetch`.
 
+        Hints of unknown kinds are ignored, with a `DistWarning`.
+
         Raises:
             InvalidReference, InvalidDigest, InvalidHint: They are malformed, or contradict each other.
         """
@@ -336,7 +338,10 @@ class Wanted:
         elif isinstance(wanted, str):
             wanted = Object.parse(wanted)
         read = [Hint.parse(hint) if isinstance(hint, str) else hint for hint in hints]
-        values = {kind: [h.value for h in read if h.kind == kind] for kind in ("mediatype", "size", "platform")}
+        values = {kind: [h.value for h in read if h.kind == kind] for kind in KNOWN_KINDS}
+        for hint in read:
+            if hint.kind not in values:
+                _warn_of_kind(hint)
         for kind in ("size", "platform"):
             if len(set(values[kind])) > 1:
                 message = f"there can be one {kind}: hint only"
@@ -365,6 +370,17 @@ class Wanted:
     def identifier(self) -> str:
         """What stands in the URL."""
         return str(self.object.digest or self.object.tag)
+
+
+def _warn_of_kind(hint: Hint) -> None:
+    """Warn of a hint that no remote here reads, in the line of whoever called the remote's method."""
+    import warnings
+    from difflib import get_close_matches
+
+    near = get_close_matches(hint.kind.lower(), KNOWN_KINDS, 1)
+    advice = f"write {near[0]}:{shortened(hint.value)}" if near else f"known kinds are {', '.join(KNOWN_KINDS)}"
+    message = f"hint {quoted(str(hint))} ignored: unknown kind {quoted(hint.kind)}; {advice}"
+    warnings.warn(DistWarning(message), stacklevel=4)
 
 
 @frozen

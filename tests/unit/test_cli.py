@@ -58,6 +58,34 @@ def test_fetch(registry: Registry) -> None:
     assert b"library/x\n" == distsdk("catalog", registry.host).stdout
 
 
+def test_platform_option() -> None:
+    """The option `--platform` of fetch and resolve leads to the same child as the hint; two platforms are refused."""
+    with Registry() as registry:
+        children = [registry.add_image("x", platform=f"linux/{name}") for name in ("amd64", "arm64")]
+        registry.add_index("x", "1", manifests=children)
+        x, child = registry.locator("x"), str(children[1].digest)
+        assert child == distsdk("resolve", f"{x}:1", "--platform", "linux/arm64").stdout.decode().strip()
+        for arguments in ([x, "1"], [f"{x}:1"]):
+            assert child == digest(distsdk("fetch", *arguments, "--platform", "linux/arm64").stdout)
+        two = distsdk("resolve", f"{x}:1", "platform:linux/amd64", "--platform", "linux/arm64")
+        assert (2, b"") == (two.returncode, two.stdout)
+        many = distsdk("fetch", x, "-", "--platform", "linux/arm64", stdin=b"1\n")
+        assert 2 == many.returncode
+        assert b"hints stand on the lines" in many.stderr
+
+
+@pytest.mark.parametrize("command", ["fetch", "resolve"])
+def test_unknown_hint_kinds(registry: Registry, command: str) -> None:
+    """A misspelt kind of hint is ignored with one line on stderr, and with none under `--quiet`."""
+    x = f"{registry.locator('library/x')}:1"
+    plain, loud = distsdk(command, x), distsdk(command, x, "plaform:linux/arm64")
+    assert (0, plain.stdout) == (loud.returncode, loud.stdout)
+    assert [
+        "distsdk: warning: hint 'plaform:linux/arm64' ignored: unknown kind 'plaform'; write platform:linux/arm64"
+    ] == loud.stderr.decode().splitlines()
+    assert b"" == distsdk(command, x, "plaform:linux/arm64", "--quiet").stderr
+
+
 def test_many(registry: Registry, tmp_path: Path) -> None:
     """Objects come in the order of their lines; a failure is told by its line, and makes the exit code."""
     x = registry.locator("library/x")

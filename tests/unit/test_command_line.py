@@ -199,7 +199,6 @@ def test_every_form_leads_to_the_same_bytes(registry: Registry) -> None:
         [x, own, "mediatype:text/plain", f"mediatype:{IMAGE}"],
         [x, "1", "platform:linux/arm64"],
         [f"{x}:1", "platform:linux/arm64"],
-        [x, "arm64", "unheard-of:kind"],
     ):
         done = distsdk("fetch", *arguments)
         assert (0, raw, b"") == (done.returncode, done.stdout, done.stderr)

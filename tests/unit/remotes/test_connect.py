@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import distsdk
-from distsdk.errors import InvalidConfig, InvalidReference, Unreachable
+from distsdk.errors import DistWarning, InvalidConfig, InvalidReference, Unreachable
+from distsdk.model.media import OCI_MANIFEST
 from distsdk.remotes import base
 from distsdk.remotes.registry import RegistryRemote
 from distsdk.testing import Registry
@@ -341,3 +342,33 @@ def test_http_is_not_https(tmp_path: Path) -> None:
     """A server with TLS does not answer plain HTTP."""
     with served_with(certificate(tmp_path)) as registry:
         unreachable(locator_of(registry), hosts=distsdk.Hosts(plain_http=True))
+
+
+# Hints
+
+
+@pytest.mark.parametrize(
+    ("hint", "advice"),
+    [
+        ("plaform:linux/arm64", "write platform:linux/arm64"),
+        ("Platform:linux/arm64", "write platform:linux/arm64"),
+        ("media-type:text/plain", "write mediatype:text/plain"),
+        ("colour:blue", "known kinds are mediatype, platform, size"),
+    ],
+)
+def test_unknown_hint_kinds_warn(hint: str, advice: str) -> None:
+    """A hint of an unknown kind is ignored with a warning in the caller's line that names the nearest known kind."""
+    with Registry() as registry:
+        registry.add_image("x", "1")
+        remote = distsdk.connect(registry.locator("x"))
+        with pytest.warns(DistWarning, match=f"ignored: unknown kind '{hint.partition(':')[0]}'; {advice}$") as caught:
+            blob = remote.fetch("1", hint)
+        assert [__file__] == [warning.filename for warning in caught]
+        assert remote.fetch("1").digest == blob.digest
+
+
+def test_known_hint_kinds_do_not_warn() -> None:
+    """Hints of known kinds, and none at all, give no warning."""
+    with Registry() as registry:
+        registry.add_image("x", "1")
+        distsdk.connect(registry.locator("x")).fetch("1", f"mediatype:{OCI_MANIFEST}")
