@@ -94,6 +94,8 @@ class RegistryRemote(Documents):
             limits=settings.limits,
             session=settings.session,
         )
+        # Blobs that `has` did not find: whoever pushes one of them next need not ask again.
+        self._missing: set[Digest] = set()
 
     @property
     def locator(self) -> Locator:
@@ -276,9 +278,12 @@ class RegistryRemote(Documents):
                 descriptor = evolve(descriptor, media_type=media_type)
         tell = at or (lambda _: None)
         transport = self._endpoints.one("push")
-        if descriptor is not None and self._has(transport, descriptor):
-            tell(descriptor.size)
-            return descriptor
+        if descriptor is not None:
+            known_missing = descriptor.digest in self._missing
+            self._missing.discard(descriptor.digest)
+            if not known_missing and self._has(transport, descriptor):
+                tell(descriptor.size)
+                return descriptor
         with contextlib.closing(Reader.of(source, descriptor)) as reader:
             head = b""
             if descriptor is None:
@@ -349,7 +354,10 @@ class RegistryRemote(Documents):
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the repository has what is described, where it would be pushed to; see `Pushable.has`."""
         self._need_repository()
-        return self._has(self._endpoints.one("push"), descriptor)
+        found = self._has(self._endpoints.one("push"), descriptor)
+        if not found and descriptor.media_type not in DOCUMENTS:
+            self._missing.add(descriptor.digest)
+        return found
 
     def _has(self, transport: Transport, descriptor: Descriptor) -> bool:
         document = descriptor.media_type in DOCUMENTS
@@ -437,7 +445,8 @@ class RegistryRemote(Documents):
     def _lists_referrers(self, transport: Transport, subject: Digest) -> bool:
         path = f"/{self._locator.path}/referrers/{subject}"
         try:
-            transport.request("GET", path, scope=self._push_scope, headers={"Accept": OCI_INDEX}).close()
+            answer = transport.request("GET", path, scope=self._push_scope, headers={"Accept": OCI_INDEX})
+            answer.discard(self._endpoints.limits.error)
         except (NotFound, RegistryError):
             return False
         return True

@@ -425,7 +425,7 @@ class Upload:
         with contextlib.suppress(DistError):
             self._transport.request(
                 "DELETE", location, scope=self._scope, deadline=Deadline(_FAREWELL), patience=once
-            ).close()
+            ).discard(self._transport.limits.error)
 
 
 def check_created(answer: Answer, digest: Digest) -> None:

@@ -150,7 +150,13 @@ class Answer:
     """
 
     def __init__(
-        self, response: requests.Response, url: str, timeouts: Timeouts, recorded: Exchange | None = None
+        self,
+        response: requests.Response,
+        url: str,
+        timeouts: Timeouts,
+        recorded: Exchange | None = None,
+        *,
+        has_body: bool = True,
     ) -> None:
         """Made by `Transport.request`."""
         self.status = response.status_code
@@ -161,6 +167,7 @@ class Answer:
         self._response = response
         self._timeouts = timeouts
         self._recorded = recorded
+        self._has_body = has_body
 
     @property
     def content_length(self) -> int | None:
@@ -204,7 +211,7 @@ class Answer:
     def discard(self, limit: int) -> None:
         """Be done with the answer; a body of up to ``limit`` bytes is read so that its connection can be used again."""
         with contextlib.suppress(DistError), self:
-            if (self.content_length or 0) <= limit:
+            if self._has_body and (self.content_length or 0) <= limit:
                 while limit > 0 and (part := self.read(limit)):
                     limit -= len(part)
 
@@ -214,7 +221,10 @@ class Answer:
             self._response.raw.shutdown()
 
     def close(self) -> None:
-        """Give the connection back, or end it in the middle of a body."""
+        """Return the connection to its pool, or end it in the middle of a body."""
+        if not self._has_body:  # urllib3 returns a connection at the end of a body, which a read has to find
+            with contextlib.suppress(DistError):
+                self.read(1)
         self._response.close()
         if self._recorded is not None:
             self._recorded.close()
@@ -348,7 +358,7 @@ class Transport:
             answer = self.request("GET", path, scope=scope, headers=headers, deadline=deadline, patience=patience)
             check(answer)
             if answer.status not in {200, 203}:
-                answer.close()
+                answer.discard(self.limits.error)
                 message = f"{redact(answer.url)} answered {answer.status} where a whole document was asked for"
                 raise RegistryError(message, status=answer.status)
             try:
@@ -500,7 +510,9 @@ class Transport:
         if origin == self.origin:
             self.rate_limit = parse_rate_limit(response.headers) or self.rate_limit
         recorded = None if self._recorder is None else self._recorder.exchange(prepared, response)
-        return Answer(response, url, timeouts, recorded)
+        # RFC 9110 sections 9.3.2 and 6.4.1
+        has_body = method != "HEAD" and response.status_code not in {204, 304}
+        return Answer(response, url, timeouts, recorded, has_body=has_body)
 
     def _process(self) -> _Process:
         """Return what this process has for itself: neither connections nor locks may come from before a fork."""

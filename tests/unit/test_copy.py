@@ -455,3 +455,12 @@ def test_what_is_malformed_is_refused(source: Registry) -> None:
             copy(wrong, "./layout:1")
         with pytest.raises(InvalidReference):
             copy(f"{source.locator('library/x')}:7", wrong)
+
+
+def test_copy_asks_once_for_each_missing_blob(source: Registry, target: Registry) -> None:
+    """Each blob and document that the target does not have costs one HEAD there, and one upload."""
+    root = copied(source, target)
+    blobs = [request.path for request in target.requests if request.method == "HEAD"]
+    assert len(blobs) == len(set(blobs))
+    assert str(root.digest) in "".join(blobs)
+    assert 4 + 3 == sum("/blobs/" in path for path in blobs), "layers and configurations"

@@ -1365,3 +1365,49 @@ def test_repositories_named_like_the_protocols_words(repository: str) -> None:
         with pytest.raises(NotFound):
             remote.fetch(f"sha256:{'0' * 64}", f"mediatype:{media.OCI_MANIFEST}")
         assert [] == [r for r in registry.requests if "/blobs/sha256" in r.path and "Accept" in r.headers]
+
+
+# Connections
+
+
+def test_head_returns_its_connection_to_the_pool(registry: Registry) -> None:
+    """Thirty resolves, of tags, digests, and missing ones, open one connection."""
+    remote = distsdk.connect(registry.locator(REPOSITORY))
+    for number in range(10):
+        remote.resolve("7")
+        remote.resolve(DIGEST, f"size:{len(DATA)}")
+        with pytest.raises(NotFound):
+            remote.resolve(f"none{number}")
+    assert [0] == [connection.number for connection in registry.connections]
+
+
+ERRORS: dict[str, Fault] = {
+    "not found": Status.error(404, "MANIFEST_UNKNOWN"),
+    "denied": Status.error(403, "DENIED"),
+    "broken": Status(500, "<html>broken</html>"),
+    "too many": Status(429, "slow down"),
+    "nothing": Status(503),
+}
+
+
+@pytest.mark.parametrize("fault", ERRORS.values(), ids=ERRORS)
+def test_error_response_returns_its_connection_to_the_pool(registry: Registry, fault: Fault) -> None:
+    """Errors in response to GET and HEAD leave the connection open for the next request."""
+    registry.fault(fault)
+    remote = distsdk.connect(registry.locator(REPOSITORY), retry=Retry(attempts=1))
+    for _ in range(10):
+        with pytest.raises(DistError):
+            remote.fetch("7")
+        with pytest.raises(DistError):
+            remote.resolve("7")
+    assert [0] == [connection.number for connection in registry.connections]
+
+
+def test_redirected_head_returns_its_connections_to_the_pool(registry: Registry) -> None:
+    """A HEAD that is redirected keeps one connection to each host."""
+    with Registry(content_of=registry) as storage:
+        registry.fault(Redirect(f"{storage.url}{{path}}"), path="/blobs/")
+        remote = distsdk.connect(registry.locator(REPOSITORY))
+        for _ in range(10):
+            assert len(DATA) == remote.fetch(DIGEST).size
+        assert [1, 1] == [len(host.connections) for host in (registry, storage)]
