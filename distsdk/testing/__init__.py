@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from distsdk.testing.faults import Link as Link
     from distsdk.testing.faults import Long as Long
     from distsdk.testing.faults import NoContentLength as NoContentLength
+    from distsdk.testing.faults import NoLink as NoLink
     from distsdk.testing.faults import NoMount as NoMount
+    from distsdk.testing.faults import PaddedDigestHeader as PaddedDigestHeader
     from distsdk.testing.faults import RateLimit as RateLimit
     from distsdk.testing.faults import Raw as Raw
     from distsdk.testing.faults import Redirect as Redirect
@@ -79,7 +81,9 @@ _HOMES = {
         "Link",
         "Long",
         "NoContentLength",
+        "NoLink",
         "NoMount",
+        "PaddedDigestHeader",
         "RateLimit",
         "Raw",
         "Redirect",

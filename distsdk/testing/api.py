@@ -363,11 +363,18 @@ def _delete(repository: Repository, kind: str, name: str) -> Response:
 
 
 def _checked(raw: bytes, media_type: str, repository: Repository) -> str | None:
-    """Return the digest of a manifest's subject, which need not be there, as all else that it refers to must."""
+    """Return the digest of a manifest's subject.
+
+    All that a manifest refers to has to be in the repository, except its subject and its non-distributable layers:
+    clients do not push those (https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#non-distributable-layers).
+    """
     try:
         fields = json.loads(raw)
         right = fields["schemaVersion"] == 2 and fields.get("mediaType", media_type) == media_type
-        blobs = [Digest.parse(entry["digest"]) for entry in [fields.get("config"), *fields.get("layers", ())] if entry]
+        entries = [entry for entry in (fields.get("config"), *fields.get("layers", ())) if entry]
+        blobs = [
+            Digest.parse(entry["digest"]) for entry in entries if entry.get("mediaType") not in media.FOREIGN_LAYERS
+        ]
         children = [Digest.parse(entry["digest"]) for entry in fields.get("manifests", ())]
         subject = fields["subject"]["digest"] if fields.get("subject") else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

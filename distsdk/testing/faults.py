@@ -14,6 +14,7 @@ import threading
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import parse_qsl, urlencode
 
 from attrs import define, evolve, field, frozen
 
@@ -239,6 +240,29 @@ class WrongDigestHeader:
         """Return the answer of the registry with another digest in its header."""
         response = respond(request)
         return response.with_header("Docker-Content-Digest", self.digest) if response.ok else response
+
+
+@frozen
+class PaddedDigestHeader:
+    """``Docker-Content-Digest`` has the right digest, with blanks around it or more than once.
+
+    Clients have to read both alike (RFC 9110 sections 5.3 and 5.5).
+
+    Attributes:
+        padding: Put before and after the digest.
+        count: How many fields of that name there are.
+    """
+
+    padding: str = "  "
+    count: int = 1
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Return the response of the registry with its digest written in that way."""
+        response = respond(request)
+        right = response.header("Docker-Content-Digest")
+        if right is None:
+            return response
+        return response.with_header("Docker-Content-Digest", *[f"{self.padding}{right}{self.padding}"] * self.count)
 
 
 @frozen
@@ -669,6 +693,34 @@ class Link:
 
 
 @frozen
+class NoLink:
+    """A page of tags or repositories names no next page: it has no ``Link``.
+
+    Where nothing follows ``last``, the listing starts again from its first name, as in the registry of
+    go-containerregistry.
+
+    Attributes:
+        size: Names in a page at most, also where a client asks for more; None for as many as it asks for.
+    """
+
+    size: int | None = None
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Return a page of the registry without that field."""
+        key = _LISTING_KEYS.get(request.path.rpartition("/")[2])
+        if key is None:
+            return respond(request)
+        query = dict(parse_qsl(request.query))
+        if self.size is not None and query.get("n", "0").isdecimal():
+            query["n"] = str(min(int(query.get("n", self.size)), self.size))
+        response = respond(evolve(request, query=urlencode(query)))
+        if response.ok and "last" in query and not json.loads(_body(response))[key]:
+            del query["last"]
+            response = respond(evolve(request, query=urlencode(query)))
+        return response.with_header("Link", None)
+
+
+@frozen
 class EndlessPages:
     """Tags or repositories never end: each page has new names, and a next page.
 
@@ -681,7 +733,7 @@ class EndlessPages:
     def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
         """Return the next page."""
         response = respond(request)
-        key = {"list": "tags", "_catalog": "repositories"}.get(request.path.rpartition("/")[2])
+        key = _LISTING_KEYS.get(request.path.rpartition("/")[2])
         if key is None or not response.ok:
             return response
         last = re.search(r"last=n(\d+)", request.query)
@@ -691,6 +743,8 @@ class EndlessPages:
         return page.with_header("Link", f'<{request.path}?last={names[-1]}&n={self.size}>; rel="next"')
 
 
+#: The field of a listing that has its names, by the end of the path.
+_LISTING_KEYS = {"list": "tags", "_catalog": "repositories"}
 _UPLOAD = re.compile(r"/blobs/uploads/")
 _LISTING = re.compile(r"/tags/list$|/_catalog$|/referrers/")
 

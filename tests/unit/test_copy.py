@@ -409,7 +409,8 @@ def test_a_cut_on_either_side_is_gone_on_with(source: Registry, target: Registry
     assert sent(target) < 1.5 * len(BIG)
 
 
-def test_layers_that_are_elsewhere_stay_there(source: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("to", ["a layout", "a registry"])
+def test_layers_that_are_elsewhere_stay_there(source: Registry, target: Registry, tmp_path: Path, to: str) -> None:
     """A layer that is not to be distributed, and has URLs, is not sent; the manifest names it as before."""
     layer = Descriptor(
         media_type=media.OCI_NONDISTRIBUTABLE_LAYER, digest=Digest.of(b"foreign"), size=7, urls=("https://a.example/x",)
@@ -424,8 +425,13 @@ def test_layers_that_are_elsewhere_stay_there(source: Registry, tmp_path: Path) 
         }
     ).encode()
     source.add_manifest("library/x", raw, media.OCI_MANIFEST, tags=["foreign"])
-    copy(f"{source.locator('library/x')}:foreign", f"{tmp_path}/layout:1", source_remote=at(source))
-    assert raw == distsdk.connect(f"{tmp_path}/layout").fetch("1").read()
+    if to == "a registry":
+        copied(source, target, "foreign", to="mirror/x")
+        assert raw == at(target, "mirror/x").fetch("foreign").read()
+        assert 0 == target.count(path=str(layer.digest))
+    else:
+        copy(f"{source.locator('library/x')}:foreign", f"{tmp_path}/layout:1", source_remote=at(source))
+        assert raw == distsdk.connect(f"{tmp_path}/layout").fetch("1").read()
     assert 0 == source.count(path=str(layer.digest))
 
 

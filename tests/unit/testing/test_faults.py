@@ -24,6 +24,8 @@ from distsdk.testing import (
     Link,
     Long,
     NoContentLength,
+    NoLink,
+    PaddedDigestHeader,
     RateLimit,
     Raw,
     Redirect,
@@ -145,6 +147,14 @@ def test_a_wrong_digest_is_claimed(registry: Registry) -> None:
     with asked(registry, "/v2/x/manifests/1") as answer:
         assert answer.headers["Docker-Content-Digest"] == "sha256:" + "0" * 64
         assert answer.status == 200
+
+
+def test_a_digest_is_padded_and_repeated(registry: Registry) -> None:
+    """``PaddedDigestHeader`` writes the right digest as it is told."""
+    path = blob_path(registry)
+    registry.fault(PaddedDigestHeader("\t", 2), path="/blobs/")
+    with asked(registry, path) as response:
+        assert [f"{path.rpartition('/')[2]}\t"] * 2 == response.msg.get_all("Docker-Content-Digest")
 
 
 def test_a_header_is_set_or_taken_away(registry: Registry) -> None:
@@ -709,6 +719,20 @@ def test_pages_can_lead_astray(value: str, first: str, last: str | None) -> None
         assert [first.format(next=after, path=path)] == links(registry, path, 1)
         assert [last and last.format(next="", path=after)] == links(registry, after, 1)
         assert [None, None] == links(registry, "/v2/x/manifests/a", 1) + links(registry, "/v2/none/tags/list", 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("", "abc"), ("?n=2", "ab"), ("?n=9", "abc"), ("?n=2&last=b", "cd"), ("?n=2&last=e", "ab"), ("?last=e", "abc")],
+)
+def test_pages_can_lack_their_link(query: str, expected: str) -> None:
+    """``NoLink`` caps pages, names no next one, and starts again where nothing follows ``last``."""
+    with Registry() as registry:
+        registry.add_manifest("x", b"{}", "application/json", tags="abcde")
+        registry.fault(NoLink(size=3))
+        with asked(registry, f"/v2/x/tags/list{query}") as response:
+            assert list(expected) == json.loads(response.read())["tags"]
+            assert None is response.headers["Link"]
 
 
 @pytest.mark.parametrize(("path", "key"), [("/v2/x/tags/list", "tags"), ("/v2/_catalog", "repositories")])

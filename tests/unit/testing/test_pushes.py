@@ -161,6 +161,19 @@ def test_a_manifest_is_pushed(registry: Registry) -> None:
         assert (400, [code]) == (status, codes(body))
 
 
+@pytest.mark.parametrize("media_type", sorted(media.FOREIGN_LAYERS))
+def test_non_distributable_layers_need_not_be_there(registry: Registry, media_type: str) -> None:
+    """A manifest is taken without its non-distributable layers; any other layer has to be in the repository."""
+    config = registry.add_blob("x", b"{}").to_fields()
+    layer = {"mediaType": media_type, "digest": str(DIGEST), "size": len(DATA)}
+    manifest = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": config, "layers": [layer]}
+    kind = {"Content-Type": media.OCI_MANIFEST}
+    assert 201 == ask(registry, "PUT", "/v2/x/manifests/1", json.dumps(manifest).encode(), kind)[0]
+    layer["mediaType"] = media.OCI_LAYER
+    status, _, body = ask(registry, "PUT", "/v2/x/manifests/1", json.dumps(manifest).encode(), kind)
+    assert (400, ["MANIFEST_BLOB_UNKNOWN"]) == (status, codes(body))
+
+
 def test_conditions_are_heeded_where_they_are() -> None:
     """``If-Match`` and ``If-None-Match``, for registries that are told to."""
     raw = json.dumps({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": []}).encode()
