@@ -9,7 +9,7 @@ import contextlib
 import functools
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlencode
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from attrs import Factory, evolve, frozen
 
@@ -63,6 +63,9 @@ MAX_INDEX_DEPTH = 4
 
 #: Entries asked for in a page of tags; some registries refuse more.
 PAGE_SIZE = 1000
+
+#: Statuses that refuse a request for what it says, rather than fail.
+_REFUSALS = range(400, 500)
 
 #: Entries of a listing that its repr shows.
 _SHOWN_ENTRIES = 20
@@ -782,7 +785,14 @@ def _read_listing(transport: Transport, path: str, scope: str, patience: Patienc
 
 
 def _pages(
-    endpoints: Endpoints, capability: str, path: str, *, accept: str, scope: str, what: str
+    endpoints: Endpoints,
+    capability: str,
+    path: str,
+    *,
+    accept: str,
+    scope: str,
+    what: str,
+    after: Callable[[str], str | None] = lambda _: None,
 ) -> Iterator[tuple[bytes, str]]:
     """Yield the pages of a listing, and the URLs that were asked for them, all from the endpoint that has the first.
 
@@ -793,6 +803,8 @@ def _pages(
         accept: The media type of a page.
         scope: What a token has to allow.
         what: Is listed, for messages.
+        after: Called with the URL of a page without a next one, if no page before it named one either. Returns the URL
+            of a page that may follow; None ends the listing, and so does a registry that refuses that URL.
 
     Raises:
         Unsafe: A page names a next one that is elsewhere.
@@ -809,15 +821,28 @@ def _pages(
             patience=patience,
         )
 
+    def first(transport: Transport, patience: Patience) -> tuple[Transport, Answer, bytes]:
+        try:
+            return transport, *get(transport, path, patience)
+        except RegistryError as error:
+            whole, number, _ = path.partition("?n=")
+            if not number or error.status not in _REFUSALS:
+                raise
+            # distribution refuses more than its catalog.maxentries, others any number:
+            # https://distribution.github.io/distribution/about/configuration/#catalog
+            return transport, *get(transport, whole, patience)
+
     limits = endpoints.limits
-    transport, answer, raw = endpoints.first(
-        capability, lambda transport, patience: (transport, *get(transport, path, patience))
-    )
+    transport, answer, raw = endpoints.first(capability, first)
     seen: set[str] = set()
+    linked = False
     while True:
         seen.add(answer.asked)
         yield raw, answer.asked
         url = _next_page(answer.headers.get("Link", ""), answer.asked)
+        linked = linked or url is not None
+        if url is None and not linked:
+            url = after(answer.asked)
         if url is None:
             return
         if url in seen:
@@ -826,7 +851,12 @@ def _pages(
         if len(seen) >= limits.pages:
             message = f"more pages of {what} than the limit of {limits.pages}"
             raise LimitExceeded(message, limit=limits.pages)
-        answer, raw = get(transport, url, None)
+        try:
+            answer, raw = get(transport, url, None)
+        except RegistryError as error:
+            if linked or error.status not in _REFUSALS:
+                raise
+            return
 
 
 def _next_page(link: str, url: str) -> str | None:
@@ -908,6 +938,20 @@ class TagList:
         self._shown, self._count = tuple(shown), count
 
     def _pages(self) -> Iterator[list[str]]:
+        page: list[str] = []
+        starts: set[str] = set()
+        unlinked = False
+
+        def after(url: str) -> str | None:
+            nonlocal unlinked
+            query = dict(parse_qsl(urlsplit(url).query))
+            # Only a page of fewer names than were asked for is the last one without saying so:
+            # https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-tags
+            if not page or query.get("n") != str(len(page)):
+                return None
+            unlinked = True
+            return f"{url.partition('?')[0]}?{urlencode({**query, 'last': page[-1]})}"
+
         pages = _pages(
             self._endpoints,
             "resolve",
@@ -915,9 +959,15 @@ class TagList:
             accept="application/json",
             scope=self._scope,
             what=f"{self._key} of {self._name}",
+            after=after,
         )
         for raw, url in pages:
-            yield self._entries(raw, url)
+            before, page = set(page), self._entries(raw, url)
+            new = page if not unlinked else [name for name in page if name not in before]
+            if unlinked and (not new or new[0] in starts):  # ``last`` was ignored
+                return
+            starts.update(new[:1])
+            yield new
 
     def _entries(self, raw: bytes, url: str) -> list[str]:
         page = load_json(raw, what=redact(url))

@@ -50,6 +50,7 @@ from distsdk.testing import (
     IgnoreRange,
     Long,
     NoContentLength,
+    NoLink,
     Pause,
     Redirect,
     Registry,
@@ -710,6 +711,110 @@ def test_pages_are_bounded(registry: Registry) -> None:
     with pytest.raises(LimitExceeded) as caught:
         list(connected(registry, limits=distsdk.Limits(pages=7)).tags())
     assert (7, 7) == (caught.value.limit, len(registry.requests))
+
+
+def requested(registry: Registry) -> list[str]:
+    """The queries of the requests for tags."""
+    return [request.query for request in registry.requests if request.path.endswith("/tags/list")]
+
+
+@pytest.mark.parametrize("number", [998, 999, 1500, 1998, 2000])
+def test_full_pages_without_links_are_followed_by_last(registry: Registry, number: int) -> None:
+    """Where pages have no ``Link``, a full one is followed by one more request; every tag is listed once."""
+    names = tagged(registry, number)
+    registry.fault(NoLink())
+    assert names == list(connected(registry).tags())
+    asked = ["n=1000"] + [f"n=1000&last={names[n - 1]}" for n in range(1000, len(names) + 1, 1000)]
+    assert asked == requested(registry)
+
+
+def test_a_page_with_fewer_names_than_requested_is_the_last(registry: Registry) -> None:
+    """A registry whose pages are smaller says so by ``Link``, as the specification asks; without one, that is all."""
+    names = tagged(registry, 33)
+    registry.fault(NoLink(size=10))
+    assert names[:10] == list(connected(registry).tags())
+    assert ["n=1000"] == requested(registry)
+
+
+@frozen
+class Pages:
+    """Pages of tags without ``Link``, the same ones again after the last."""
+
+    pages: list[list[str]]
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Respond with the next page."""
+        self.pages.append(self.pages.pop(0))
+        return Status(200, json.dumps({"tags": self.pages[-1]})).answer(request, respond)
+
+
+NAMES = [f"{n:04}" for n in range(3000)]
+
+
+@pytest.mark.parametrize(
+    ("pages", "expected", "requests"),
+    [
+        ([NAMES[:1000]], NAMES[:1000], 2),  # ``last`` is ignored
+        ([NAMES[:1000], NAMES[1000:2000]], NAMES[:2000], 3),
+        ([NAMES[:1000], NAMES[999:1999], ["1998"]], NAMES[:1999], 3),  # ``last`` is included
+        ([NAMES[:1500]], NAMES[:1500], 1),  # ``n`` is ignored
+        ([NAMES[:1000], []], NAMES[:1000], 2),
+    ],
+)
+def test_pages_without_links_end(
+    registry: Registry, pages: list[list[str]], expected: list[str], requests: int
+) -> None:
+    """Pages that bring no new names end the listing, whatever a registry makes of ``last``."""
+    registry.fault(Pages(list(pages)), path="/tags/list")
+    assert expected == list(connected(registry).tags())
+    assert requests == len(requested(registry))
+
+
+def test_pages_without_links_are_bounded(registry: Registry) -> None:
+    """Pages without ``Link`` that have new names each time end at `Limits.pages`."""
+    registry.fault(Pages([[f"{page}-{n}" for n in range(1000)] for page in range(10)]))
+    with pytest.raises(LimitExceeded):
+        list(connected(registry, limits=distsdk.Limits(pages=7)).tags())
+    assert 7 == len(registry.requests)
+
+
+def test_a_registry_that_refuses_last_has_no_more(registry: Registry) -> None:
+    """A full page ends the listing where the request for the next one is refused; a failing server is an error."""
+    names = tagged(registry, 998)
+    registry.fault(NoLink())
+
+    @frozen
+    class Refuse:
+        code: int
+
+        def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+            if "last=" not in request.query:
+                return respond(request)
+            return Status.error(self.code, "UNSUPPORTED").answer(request, respond)
+
+    registry.fault(Refuse(400))
+    assert names == list(connected(registry).tags())
+    registry.clear_faults()
+    registry.fault(Refuse(500))
+    with pytest.raises(RegistryError):
+        list(connected(registry).tags())
+
+
+def test_listings_are_requested_without_n_where_it_is_refused(registry: Registry) -> None:
+    """A registry that refuses a page of that size is asked for one of its own size."""
+
+    @frozen
+    class RefuseNumber:
+        def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+            if "n=" not in request.query:
+                return respond(request)
+            return Status.error(400, "PAGINATION_NUMBER_INVALID").answer(request, respond)
+
+    registry.fault(RefuseNumber())
+    remote = connected(registry)
+    assert [REPOSITORY] == list(remote.catalog())
+    assert ["n=1000", ""] == [request.query for request in registry.requests]
+    assert ["7", "amd64"] == list(remote.tags())
 
 
 @pytest.mark.parametrize(
