@@ -166,7 +166,12 @@ def check_document(raw: bytes, media_type: str) -> None:
     except ValueError:
         return
     if known:
-        _agreed(load_json(raw), media_type)
+        check_fields(load_json(raw), media_type)
+
+
+def check_fields(fields: dict[str, object], media_type: str) -> None:
+    """Check the fields of a manifest or index, parsed already, as `check_document` checks its bytes."""
+    _agreed(fields, media_type)
 
 
 def _agreed(fields: dict[str, object], media_type: str | None) -> str:

@@ -484,8 +484,9 @@ def connect(
     if isinstance(locator, str):
         locator = Locator.parse(locator)
     if locator.names_files:
+        from distsdk.layout.documents import MAX_DOCUMENT
         from distsdk.remotes.files import files_at
-        from distsdk.remotes.layout import MAX_DOCUMENT, layout_remote
+        from distsdk.remotes.layout import layout_remote
 
         return layout_remote(locator, files_at(locator.path), MAX_DOCUMENT if limits is None else limits.document)
     settings = Settings.of(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,14 +22,17 @@ from distsdk.errors import (
     MediaTypeMismatch,
     NotFound,
     SizeMismatch,
-    UnsupportedDocument,
 )
-from distsdk.model.descriptor import REF_NAME, Descriptor
+from distsdk.layout.docker import MANIFEST, DockerArchive
+from distsdk.layout.documents import MAX_DOCUMENT, VERSION_FILE, names_of
+from distsdk.layout.files import LocalFiles
+from distsdk.layout.reader import Layout
+from distsdk.layout.tar import TarFiles
+from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.fields import optional_text
-from distsdk.model.image import ImageConfig, Index, Manifest, check_document, load_json
+from distsdk.model.image import Index, check_document, load_json
 from distsdk.model.media import (
-    CONFIGS,
     DOCKER_DOCUMENTS,
     DOCUMENTS,
     INDEXES,
@@ -42,9 +44,8 @@ from distsdk.model.media import (
 )
 from distsdk.model.reference import Locator, Object, Reference
 from distsdk.model.wording import quoted, shortened
-from distsdk.remotes.archive import IMAGE_NAME, DockerArchive, TarFiles
 from distsdk.remotes.base import Documents, Referrers, Wanted
-from distsdk.remotes.files import LocalFiles, files_at, read_document
+from distsdk.remotes.files import files_at
 from distsdk.remotes.referrers import as_referrer, chosen, fallback_tag, parse_document
 
 if TYPE_CHECKING:
@@ -53,12 +54,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from distsdk.blob import ByteStream
+    from distsdk.layout.files import Files
     from distsdk.model.reference import Hint
     from distsdk.remotes.base import Settings
-    from distsdk.remotes.files import Files
-
-#: Bytes of a document, unless told otherwise.
-MAX_DOCUMENT = 4 * 1024 * 1024
 
 #: Indexes within indexes that a ``platform:`` hint is followed through.
 MAX_INDEX_DEPTH = 4
@@ -66,8 +64,6 @@ MAX_INDEX_DEPTH = 4
 #: The tag where none is written: in files it also stands for the only image there is.
 _ONLY = "latest"
 
-_LAYOUT_HEADER = "application/vnd.oci.layout.header.v1+json"
-_VERSION = re.compile(r"1\.[0-9]+\.[0-9]+")
 _SHOWN_NAMES = 20
 
 
@@ -85,78 +81,6 @@ class Contents(Protocol):
     def size(self, digest: Digest) -> int | None:
         """Return its size in bytes, None where that is not told; errors as `open`."""
         ...
-
-
-@frozen
-class Layout:
-    """An OCI image layout.
-
-    Args:
-        files: Of a folder or an archive.
-        limit: Bytes of a document.
-    """
-
-    files: Files
-    limit: int
-
-    def check(self) -> None:
-        """Look at the file that makes it a layout.
-
-        Raises:
-            NotFound: There is none.
-            MalformedDocument, UnsupportedDocument: It is not what the specification says.
-        """
-        raw = read_document(self.files, "oci-layout", self.limit)
-        shown = self.files.shown("oci-layout")
-        version = optional_text(load_json(raw, what=shown), "imageLayoutVersion", shown)
-        if not version:
-            message = f"{shown} tells no imageLayoutVersion; the layout cannot be used"
-            raise MalformedDocument(message)
-        if not _VERSION.fullmatch(version):
-            message = f"{shown} is of version {quoted(version)}: distsdk reads version 1"
-            raise UnsupportedDocument(message, media_type=_LAYOUT_HEADER)
-
-    def entries(self) -> list[Descriptor]:
-        """Return what ``index.json`` lists; it is read anew each time, since names move."""
-        shown = self.files.shown("index.json")
-        try:
-            return list(Index.parse(read_document(self.files, "index.json", self.limit), OCI_INDEX).manifests)
-        except NotFound as error:
-            message = f"{shown} is missing, or no file: the layout cannot be used"
-            raise MalformedDocument(message) from error
-        except MalformedDocument as error:
-            message = f"{shown}: {error}"
-            raise MalformedDocument(message) from error
-
-    def open(self, digest: Digest, offset: int, end: int | None) -> ByteStream:
-        """Open a blob."""
-        return self.files.open(_blob(digest), offset, end)
-
-    def size(self, digest: Digest) -> int | None:
-        """Return a blob's size in bytes."""
-        return self.files.size(_blob(digest))
-
-    def lacks_layers(self) -> bool:
-        """Whether a manifest leaves out the layers that its config tells of.
-
-        Docker 25.0 wrote such layouts, of no use, beside a good ``manifest.json``:
-        https://github.com/moby/moby/blob/v25.0.0/image/tarexport/save.go
-        """
-        for entry in self.entries()[:_SHOWN_NAMES]:
-            if entry.media_type != OCI_MANIFEST:
-                continue
-            with contextlib.suppress(NotFound):
-                manifest = Manifest.parse(self._read(entry), OCI_MANIFEST)
-                if manifest.config.media_type in CONFIGS and not manifest.layers:
-                    return bool(ImageConfig.parse(self._read(manifest.config)).diff_ids)
-        return False
-
-    def _read(self, descriptor: Descriptor) -> bytes:
-        return read_document(self.files, _blob(descriptor.digest), self.limit)
-
-
-def _blob(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 class LayoutRemote(Documents):
@@ -278,7 +202,7 @@ class LayoutRemote(Documents):
                 continue
             with contextlib.suppress(DistError):  # what cannot be read is about nothing
                 raw = self._read(entry.digest, None)
-                if fallback_tag(subject) in _names_of(entry) and entry.media_type == OCI_INDEX:
+                if fallback_tag(subject) in names_of(entry) and entry.media_type == OCI_INDEX:
                     yield from Index.parse(raw, OCI_INDEX).manifests
                 document = parse_document(raw, entry.media_type)
                 if document.subject is not None and document.subject.digest == subject:
@@ -449,7 +373,7 @@ class _Names:
         self._full: dict[str, dict[Digest, Descriptor]] = {}
         last: dict[str, Descriptor] = {}
         for entry in entries:
-            for name in _names_of(entry):
+            for name in names_of(entry):
                 tag, group = _tag_of(name)
                 if tag is None:
                     continue
@@ -475,14 +399,14 @@ class _Names:
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
-            names = "; ".join(f"{', '.join(_names_of(entry))} is {entry.digest}" for entry in found.values())
+            names = "; ".join(f"{', '.join(names_of(entry))} is {entry.digest}" for entry in found.values())
             message = (
                 f"{len(found)} images in {self._shown} have the tag {quoted(tag)}, ask for one by its digest: "
                 f"{shortened(names, 1000)}"
             )
             raise NotFound(message)
         names = ", ".join(
-            list(dict.fromkeys(name for entry in self._entries for name in _names_of(entry)))[:_SHOWN_NAMES]
+            list(dict.fromkeys(name for entry in self._entries for name in names_of(entry)))[:_SHOWN_NAMES]
         )
         there = f"there are {shortened(names, 400)}" if names else "no image there has a name: ask by digest"
         message = f"no image in {self._shown} has the tag {quoted(tag)}: {there}"
@@ -494,10 +418,6 @@ class _Names:
         }
         found = named or {entry.digest: entry for entry in self._entries}
         return found if len(found) == 1 else {}
-
-
-def _names_of(entry: Descriptor) -> list[str]:
-    return list(dict.fromkeys(entry.annotations[key] for key in (REF_NAME, IMAGE_NAME) if entry.annotations.get(key)))
 
 
 def _tag_of(name: str) -> tuple[str | None, bool]:
@@ -514,8 +434,8 @@ def _tag_of(name: str) -> tuple[str | None, bool]:
 def _archive_contents(tar: TarFiles, limit: int) -> Contents:
     """Return what an archive holds: a layout, if there is a good one, or else what ``docker save`` lists."""
     layout = Layout(tar, limit)
-    saved = "manifest.json" in tar.members
-    if "oci-layout" in tar.members:
+    saved = MANIFEST in tar.members
+    if VERSION_FILE in tar.members:
         layout.check()
         if not (saved and layout.lacks_layers()):
             return layout

@@ -18,7 +18,7 @@ import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from attrs import evolve, frozen
 
@@ -26,7 +26,6 @@ from distsdk.blob import CHUNK_SIZE, Blob, Stat, sync_folder, write_all
 from distsdk.errors import (
     DistError,
     IntegrityError,
-    InvalidConfig,
     InvalidDigest,
     InvalidReference,
     LimitExceeded,
@@ -34,8 +33,10 @@ from distsdk.errors import (
     NotFound,
     SizeMismatch,
     Unsafe,
-    UnsupportedDocument,
 )
+from distsdk.layout.directory import LayoutDirectory, check_directory
+from distsdk.layout.documents import MAX_DOCUMENT, VERSION_FILE
+from distsdk.layout.locks import POLL, acquire, acquired, lock_at, locked
 from distsdk.model.descriptor import REF_NAME, Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import Index, load_json, parse_json
@@ -47,16 +48,11 @@ from distsdk.store.content import Active, Collected, Info, Ingested, Verified
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from filelock import FileLock
-
     from distsdk.blob import BlobReader, ByteStream
     from distsdk.display.widgets import Watch
 
-#: Bytes of ``index.json``: names of some 100,000 images.
-MAX_INDEX_SIZE = 64 * 1024 * 1024
-
 #: Bytes of a manifest or index that is looked into for what it leads to.
-MAX_DOCUMENT_SIZE = 4 * 1024 * 1024
+MAX_DOCUMENT_SIZE = MAX_DOCUMENT
 
 #: What leads to nothing, whatever its bytes are.
 _LEAVES = LAYERS | CONFIGS
@@ -68,18 +64,8 @@ STALE = 24 * 60 * 60.0
 _MAX_KEY = 4096
 _MAX_NAME = 1024
 
-#: Seconds between two looks at a lock that another process holds, at first and at last.
-_POLL = 0.01
+#: Seconds between two looks at a lock that another process holds, at last.
 _LONGEST_POLL = 0.1
-
-#: Seconds for which a file of the layout may be no JSON: skopeo empties both before it writes them.
-_BEING_WRITTEN = 0.5
-
-#: What a folder may hold that was begun to be a store, when its ``oci-layout`` is not there yet.
-_OURS = frozenset({"oci-layout", "index.json", "index.lock", "blobs", "ingest", "quarantine"})
-
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_EMPTY_INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 
 #: No link is followed, no child inherits a file, and nobody waits for the other end of a pipe that was planted.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
@@ -122,6 +108,7 @@ class Store(Shown):
 
             path = user_data_path("distsdk", appauthor=False)
         self.root = Path(path).expanduser().absolute()
+        self._layout = LayoutDirectory(self.root)
         self._made = False
 
     _worth_a_look = ("root",)
@@ -287,11 +274,10 @@ class Store(Shown):
         Raises:
             MalformedDocument: ``index.json`` cannot be read as what it should be.
         """
-        found = ((_name_of(fields), fields) for fields in self._index()["manifests"])
         return Named(
-            (name, Descriptor.from_fields(fields, where=f"index.json: {quoted(name)}"))
-            for name, fields in found
-            if name is not None
+            (entry.annotations[REF_NAME], entry)
+            for entry in self._layout.index().descriptors()
+            if entry.annotations.get(REF_NAME)
         )
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
@@ -317,13 +303,8 @@ class Store(Shown):
             if descriptor.media_type in DOCKER_DOCUMENTS:
                 held.enter_context(self.lease())
                 targets.insert(0, self._way_to(descriptor))
-            named = [evolve(t, annotations={**t.annotations, REF_NAME: name}).to_fields() for t in targets]
-
-            def with_it(entries: list[object]) -> list[object]:
-                self.info(descriptor.digest)  # now that `gc` cannot remove it
-                return [*(entry for entry in entries if _name_of(entry) != name), *named]
-
-            self._edit_index(with_it)
+            # Once the lock is held, `gc` cannot remove the blob.
+            self._layout.set_name(name, targets, check=lambda: self.info(descriptor.digest))
 
     def _way_to(self, target: Descriptor) -> Descriptor:
         """Bring an OCI index that leads to a document of Docker's: to a manifest, or to all that a list names."""
@@ -341,15 +322,7 @@ class Store(Shown):
         Raises:
             NotFound: There is no such name.
         """
-
-        def without(entries: list[object]) -> list[object]:
-            kept = [entry for entry in entries if _name_of(entry) != name]
-            if len(kept) == len(entries):
-                message = f"no image in {self.root} is named {quoted(name)}"
-                raise NotFound(message)
-            return kept
-
-        self._edit_index(without)
+        self._layout.remove_name(name)
 
     # Care
 
@@ -360,8 +333,8 @@ class Store(Shown):
         path = self.root / "ingest" / f"{os.urandom(16).hex()}.lock"
         owner = os.getpid()
         with self._door():
-            lock = _lock(path)
-            _acquire(lock)
+            lock = lock_at(path)
+            acquire(lock)
         try:
             yield
         finally:
@@ -389,7 +362,7 @@ class Store(Shown):
             return Collected((), ())
         self._make()
         # Nothing begins, and nothing gets a name, until this is over.
-        with self._door(), self._index_lock():
+        with self._door(), self._layout.locked():
             stale = self._abandoned()
             reached = self._reached()
             blobs = tuple(info for info in self.blobs() if info.digest not in reached)
@@ -445,7 +418,7 @@ class Store(Shown):
     # Inside
 
     def _path(self, digest: Digest) -> Path:
-        return self.root / "blobs" / digest.algorithm / digest.hex
+        return self._layout.blob_path(digest)
 
     def _not_found(self, digest: Digest) -> NotFound:
         return NotFound(f"{digest} is not in {self.root}")
@@ -505,7 +478,7 @@ class Store(Shown):
         """Put what was hashed out of the way, unless something else has taken its place."""
         folder = self.root / "quarantine"
         folder.mkdir(exist_ok=True)
-        _check_folder(folder)
+        check_directory(folder)
         path = self._path(found.digest)
         with contextlib.suppress(FileNotFoundError):  # somebody else did it
             if os.path.samestat(path.lstat(), found.stat):
@@ -521,63 +494,18 @@ class Store(Shown):
                     yield folder / name
 
     def _make(self) -> None:
-        """Make the folder a layout, if it is none; refuse one that is something else."""
-        if self._made and (self.root / "oci-layout").exists():
+        """Make the directory a layout with a place for ingests; refuse one that is something else."""
+        if self._made and (self.root / VERSION_FILE).exists():
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        if not (self.root / "oci-layout").exists() and (foreign := set(_names(self.root)) - _OURS):
-            message = f"{self.root} is no OCI image layout: name an empty or a new folder (it holds {min(foreign)!r})"
-            raise InvalidConfig(message)
-        for name in ("blobs", "blobs/sha256", "ingest"):
-            folder = self.root / name
-            folder.mkdir(exist_ok=True)
-            _check_folder(folder)
-        with self._index_lock():
-            if not (self.root / "index.json").exists():
-                self._write("index.json", json.dumps(_EMPTY_INDEX).encode())
-            if not (self.root / "oci-layout").exists():
-                self._write("oci-layout", _LAYOUT)
-        version = _read_json(self.root / "oci-layout", MAX_DOCUMENT_SIZE)
-        if version.get("imageLayoutVersion") != "1.0.0":
-            message = f"{self.root} is an OCI image layout of another version than 1.0.0"
-            raise UnsupportedDocument(message, media_type="oci-layout")
+        self._layout.create()
+        ingest = self.root / "ingest"
+        ingest.mkdir(exist_ok=True)
+        check_directory(ingest)
         self._made = True
-
-    def _write(self, name: str, data: bytes) -> None:
-        """Let a file of the folder have this content, at once and for good."""
-        _replace(self.root / name, data, self.root / "ingest", sync=True)
-        sync_folder(self.root)
-
-    def _index(self) -> dict[str, Any]:
-        """Return ``index.json``, with what we do not know in it; its ``manifests`` are a list."""
-        try:
-            index = _read_json(self.root / "index.json", MAX_INDEX_SIZE)
-        except FileNotFoundError:
-            return _EMPTY_INDEX
-        if index.get("manifests", ()) is None:
-            index["manifests"] = []  # as umoci writes that there are none
-        if not isinstance(index.get("manifests"), list):
-            message = f"{self.root / 'index.json'} has no list of manifests"
-            raise MalformedDocument(message)
-        return index
-
-    def _edit_index(self, change: Callable[[list[object]], list[object]]) -> None:
-        self._make()
-        with self._index_lock():
-            index = self._index()
-            raw = json.dumps({**index, "manifests": change(index["manifests"])}).encode()
-            if len(raw) > MAX_INDEX_SIZE:
-                message = f"{self.root / 'index.json'} would be longer than the limit of {MAX_INDEX_SIZE} bytes"
-                raise LimitExceeded(message, limit=MAX_INDEX_SIZE)
-            self._write("index.json", raw)
-
-    def _index_lock(self) -> contextlib.AbstractContextManager[None]:
-        """Return the lock of whoever writes ``index.json``, and of `gc`. Who wants the door too takes that first."""
-        return _locked(self.root / "index.lock")
 
     def _door(self) -> contextlib.AbstractContextManager[None]:
         """Return the lock that is held while an ingest or a lease begins or ends, and by `gc` all the time."""
-        return _locked(self.root / "ingest" / "door")
+        return locked(self.root / "ingest" / "door")
 
     @contextlib.contextmanager
     def _begun(self, key: str, digest: Digest | None, at: Callable[[int], object]) -> Iterator[_Part]:
@@ -586,11 +514,11 @@ class Store(Shown):
         name = hashlib.sha256(str(digest or key).encode()).hexdigest()[:32]
         part = _Part(self.root / "ingest", name, key)
         owner = os.getpid()
-        wait = _POLL
+        wait = POLL
         while True:
             with self._door():
-                lock = _lock(part.lock)
-                if _acquired(lock):
+                lock = lock_at(part.lock)
+                if acquired(lock):
                     break
             at(part.offset)
             time.sleep(wait)
@@ -615,7 +543,7 @@ class Store(Shown):
         if not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
             sync_folder(target.parent.parent)
-        _check_folder(target.parent)
+        check_directory(target.parent)
         os.utime(part.data)
         part.data.chmod(target.parent.stat().st_mode & 0o444)  # for whoever may list the folder
         found = part.data.stat()
@@ -631,9 +559,9 @@ class Store(Shown):
         """
         stale = []
         for part in self._parts(".data", ".json", ".lock"):
-            lock = _lock(part.lock)
+            lock = lock_at(part.lock)
             active = part.read()
-            if not _acquired(lock):
+            if not acquired(lock):
                 what = f"the ingest of {active.key}" if active else "a pull"
                 message = f"{what} is going on in {self.root}: collect garbage when it is done"
                 raise BlockingIOError(errno.EWOULDBLOCK, message)
@@ -648,7 +576,7 @@ class Store(Shown):
         """Return the digests of all that ``index.json`` leads to."""
         reached: set[Digest] = set()
         looked_into: set[Digest] = set()
-        todo = list(_mentioned(self._index()["manifests"]))
+        todo = list(_mentioned(self._layout.index().entries))
         while todo:
             digest, media_type = todo.pop()
             reached.add(digest)
@@ -696,7 +624,7 @@ class _Part:
         """Write down who is at what."""
         state = {"key": self.key, "total": total, "started": time.time(), "pid": os.getpid()}
         state["digest"] = None if digest is None else str(digest)
-        _replace(self.state, json.dumps(state).encode(), self.state.parent, sync=False)
+        _replace(self.state, json.dumps(state).encode(), self.state.parent)
 
     def read(self) -> Active | None:
         """Return what is known; None where there are no bytes. Without a readable note it is known by its file."""
@@ -888,12 +816,6 @@ def _mentioned(document: object) -> Iterator[tuple[Digest, str]]:
                     yield Digest.parse(text), str(value.get("mediaType"))
 
 
-def _name_of(entry: object) -> str | None:
-    annotations = entry.get("annotations") if isinstance(entry, dict) else None
-    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
-    return name if isinstance(name, str) else None
-
-
 def _check_key(key: str) -> None:
     if not 0 < len(key) <= _MAX_KEY or not key.isprintable():
         message = f"an ingest needs a key of 1 to {_MAX_KEY} printable characters, or a digest that is expected"
@@ -939,27 +861,13 @@ def _read_file(path: Path, limit: int) -> bytes:
     return raw
 
 
-def _read_json(path: Path, limit: int) -> dict[str, object]:
-    """Read a file of the layout; one that other tools are just writing, once they are done."""
-    until = time.monotonic() + _BEING_WRITTEN
-    while True:
-        try:
-            return load_json(_read_file(path, limit), what=str(path))
-        except MalformedDocument:
-            if time.monotonic() > until:
-                raise
-        time.sleep(_POLL)
-
-
-def _replace(path: Path, data: bytes, folder: Path, *, sync: bool) -> None:
+def _replace(path: Path, data: bytes, folder: Path) -> None:
     """Let a file have this content at once: it is written in a folder of the same disk, and renamed."""
     part = folder / f"{os.urandom(8).hex()}.tmp"
     try:
         with io.FileIO(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666), "wb") as file:
             try:
                 write_all(file, data)
-                if sync:
-                    os.fsync(file.fileno())
             except OSError as error:
                 error.filename = str(path)
                 raise
@@ -967,12 +875,6 @@ def _replace(path: Path, data: bytes, folder: Path, *, sync: bool) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-def _check_folder(path: Path) -> None:
-    if not stat.S_ISDIR(path.lstat().st_mode):
-        message = f"{path} is no folder, but a link or a file: what is written there would go elsewhere"
-        raise Unsafe(message)
 
 
 def _no_file(path: Path) -> Unsafe:
@@ -983,40 +885,3 @@ def _is_own(found: os.stat_result) -> bool:
     """Whether it is a file of this user's with no other name."""
     user = os.geteuid() if hasattr(os, "geteuid") else 0  # Windows says 0 of every file
     return stat.S_ISREG(found.st_mode) and (found.st_nlink, found.st_uid) == (1, user)
-
-
-def _lock(path: Path) -> FileLock:
-    """Return a lock on a file that holds between processes and between threads, and ends with its process."""
-    from filelock import FileLock
-
-    return FileLock(path)
-
-
-def _acquire(lock: FileLock, *, timeout: float = -1) -> None:
-    try:
-        lock.acquire(timeout=timeout, poll_interval=_POLL)
-    except OSError as error:
-        if error.errno is not None:  # as it has of what only looks like a lock, not of one that is held
-            error.filename = error.filename or lock.lock_file
-        raise
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock, once nobody else does."""
-    lock = _lock(path)
-    _acquire(lock)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquired(lock: FileLock) -> bool:
-    from filelock import Timeout
-
-    try:
-        _acquire(lock, timeout=0)
-    except Timeout:
-        return False
-    return True

@@ -50,13 +50,14 @@ from distsdk.layers.member import Kind, Role, place
 from distsdk.layers.member import Member as LayerMember
 from distsdk.layers.tar import read_tar
 from distsdk.layers.toc import Place, Toc, locate, read_toc, unpack_chunk
+from distsdk.layout.docker import parse_saved_images
+from distsdk.layout.tar import Member, TarFiles, read_headers
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import MAX_DEPTH, ImageConfig, Index, Manifest, check_document, load_json, parse_json
 from distsdk.model.media import DOCUMENTS, INDEXES, MANIFESTS, parse_media_type
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint, Locator, Object, Reference
-from distsdk.remotes.archive import Member, TarFiles, parse_saved_images, read_headers
 from distsdk.remotes.registry import next_link
 from distsdk.transport.auth import Challenge, merge_scopes, parse_challenges, parse_token_reply
 from distsdk.transport.credentials import AuthFile, parse_auth_file

@@ -134,8 +134,8 @@ def test_dockers_archive_has_links_in_it(made: Path) -> None:
         listed = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type] # it is there
     [image] = listed
     assert [f"{REDIS}:latest"] == image["RepoTags"]
-    from distsdk.remotes.archive import TarFiles
-    from distsdk.remotes.files import LocalFiles
+    from distsdk.layout.files import LocalFiles
+    from distsdk.layout.tar import TarFiles
 
     files = TarFiles.read(LocalFiles(str(made / "saved.tar")))
     assert {files.place(link.name) for link in links} <= set(image["Layers"])

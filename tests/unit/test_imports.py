@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "ranges": {"errors"},
     "blob": {"errors", "model", "ranges"},
     "transport": {"errors", "model"},
-    "remotes": {"errors", "model", "ranges", "blob", "transport"},
-    "store": {"errors", "model", "blob"},
-    "transfer": {"errors", "model", "blob", "transport", "remotes", "store"},
+    "layout": {"errors", "model", "blob"},
+    "remotes": {"errors", "model", "ranges", "blob", "layout", "transport"},
+    "store": {"errors", "model", "blob", "layout"},
+    "transfer": {"errors", "model", "blob", "layout", "transport", "remotes", "store"},
     "layers": {"errors", "model", "blob"},
 }
 MAY_IMPORT["images"] = MAY_IMPORT["transfer"] | {"transfer", "layers"}
@@ -62,6 +63,7 @@ NEVER = {
     "model": {"requests", "urllib3", "http", "socket", "urllib.request", "os.environ", "time"},
     "ranges": {"requests", "urllib3"},
     "blob": {"requests", "urllib3"},
+    "layout": {"requests", "urllib3", "fsspec", "os.environ"},
     "layers": {"requests", "urllib3"},
 }
 

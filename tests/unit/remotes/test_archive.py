@@ -27,17 +27,19 @@ from distsdk.errors import (
     Unsafe,
     UnsupportedDocument,
 )
+from distsdk.layout import docker, tar
+from distsdk.layout.docker import parse_saved_images
+from distsdk.layout.tar import Member, TarFiles
 from distsdk.model import media
 from distsdk.model.digest import Digest
-from distsdk.remotes import archive
-from distsdk.remotes.archive import Member, TarFiles, parse_saved_images
+from distsdk.remotes.layout import LayoutRemote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from distsdk.blob import ByteStream
-    from distsdk.remotes.files import Files
+    from distsdk.layout.files import Files
 
 
 @define
@@ -229,7 +231,7 @@ def test_a_hostile_archive_is_refused(raw: bytes, error: type[DistError], cause:
 
 def test_members_have_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the limit are refused, whatever they are."""
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 10)
+    monkeypatch.setattr(tar, "MAX_MEMBERS", 10)
     assert 10 == len(TarFiles.read(Bytes(b"".join(header(str(n)) for n in range(10)) + END)).members)
     for raw in (b"".join(header(str(n)) for n in range(11)), header("x", tarfile.GNUTYPE_LONGNAME) * 11):
         with pytest.raises(LimitExceeded, match="more than 10 members"):
@@ -339,12 +341,12 @@ class Saved:
         self.listed.append({"Config": f"{Digest.of(raw).hex}.json", "RepoTags": tags, "Layers": list(layers)})
         return Digest.of(raw)
 
-    def write(self, path: Path, listed: object = None) -> distsdk.remotes.layout.LayoutRemote:
+    def write(self, path: Path, listed: object = None) -> LayoutRemote:
         """Write the archive, and return a remote over it."""
         raw = json.dumps(self.listed if listed is None else listed).encode()
         path.write_bytes(tar_of([*self.members.items(), ("manifest.json", raw)]))
         remote = distsdk.connect(str(path))
-        assert isinstance(remote, distsdk.remotes.layout.LayoutRemote)
+        assert isinstance(remote, LayoutRemote)
         return remote
 
 
@@ -410,7 +412,7 @@ def test_no_layer_is_read_for_a_manifest(saved: Saved, path: Path) -> None:
     saved.image(["x:1"], {saved.layer(bytes(10_000_000) + b"x"): Digest.of(LAYER)})
     saved.write(path)
     files = Bytes(path.read_bytes())
-    archive.DockerArchive(TarFiles.read(files), 1 << 20)
+    docker.DockerArchive(TarFiles.read(files), 1 << 20)
     assert sum(end - start for start, end in files.asked) < 1_000_000
 
 
@@ -466,7 +468,7 @@ def test_a_list_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of images, and of layers in all of them."""
     with pytest.raises(LimitExceeded, match="1,001 images"):
         parse_saved_images(json.dumps([{"Config": "x"}] * 1001).encode())
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 10)
+    monkeypatch.setattr(docker, "MAX_MEMBERS", 10)
     with pytest.raises(LimitExceeded, match="more than 10 layers"):
         parse_saved_images(json.dumps([{"Config": "x", "Layers": ["y"] * 6}] * 2).encode())
 
@@ -528,7 +530,7 @@ def test_a_layout_that_lacks_its_layers_does_not(path: Path) -> None:
     """As Docker 25.0 wrote it: a manifest without layers, whose config has some. What is listed beside it helps."""
     path.write_bytes(tar_of(layout_members([LAYER, OTHER], named=0).items()))
     remote = distsdk.connect(str(path))
-    assert isinstance(remote, distsdk.remotes.layout.LayoutRemote)
+    assert isinstance(remote, LayoutRemote)
     assert [LAYER, OTHER] == [remote.fetch(layer).read() for layer in remote.manifest("7").layers]
     # An image that has none is whole.
     path.write_bytes(tar_of(layout_members([], named=0).items()))

@@ -18,14 +18,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import distsdk
 from distsdk.errors import Denied, DistError, InvalidConfig, InvalidReference, MissingExtra, NotFound, Unreachable
+from distsdk.layout.files import LocalFiles, read_document
 from distsdk.model.digest import Digest
-from distsdk.remotes.files import LocalFiles, RemoteFiles, files_at, read_document
+from distsdk.remotes.files import RemoteFiles, files_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from distsdk.remotes.files import Files
+    from distsdk.layout.files import Files
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from distsdk.errors import (
     Unsafe,
     UnsupportedDocument,
 )
+from distsdk.layout import reader
 from distsdk.model import media
 from distsdk.model.digest import Digest
 from distsdk.remotes.layout import LayoutRemote
@@ -295,23 +296,34 @@ def test_a_file_that_is_none_is_not_read(made: Made, tmp_path: Path) -> None:
         ("index.json", {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST}, MediaTypeMismatch, "own mediaType"),
         (
             "index.json",
-            {"schemaVersion": 2, "manifests": [{"mediaType": media.OCI_MANIFEST, "digest": "sha256:../x", "size": 1}]},
+            {
+                "schemaVersion": 2,
+                "manifests": [
+                    {
+                        "mediaType": media.OCI_MANIFEST,
+                        "digest": "sha256:../x",
+                        "size": 1,
+                        "annotations": {REF_NAME: "v1"},
+                    }
+                ],
+            },
             MalformedDocument,
-            r"manifests\[0\].digest",
+            r"'v1': manifests\[0\].digest",
         ),
         (
             "index.json",
-            {"schemaVersion": 2, "manifests": [{}] * 10_001},
+            {"schemaVersion": 2, "manifests": [{}] * 200_001},
             LimitExceeded,
-            "more than 10,000",
+            "more than 200,000",
         ),
-        ("index.json", b" " * (4 * 1024 * 1024 + 1), LimitExceeded, "index.json has more bytes than the limit"),
+        ("index.json", b" " * (64 * 1024 * 1024 + 1), LimitExceeded, "index.json has more bytes than the limit"),
     ],
 )
 def test_what_its_files_say_is_checked(
-    made: Made, name: str, content: object, error: type[DistError], cause: str
+    made: Made, name: str, content: object, error: type[DistError], cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Version, size, depth, number: an error that names the file, where the cause is not in itself a name."""
+    monkeypatch.setattr(reader, "BEING_WRITTEN", 0)
     if content is None:
         (made.folder / name).unlink()
     else:

@@ -189,7 +189,7 @@ def test_linked_folders_are_not_written_to(store: Store, elsewhere: Path, name: 
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.symlink_to(elsewhere)
     for write in (lambda: store.ingest(Blob.from_bytes(b"x")), store.gc, lambda: store.lease().__enter__()):
-        with pytest.raises(Unsafe, match=f"{name} is no folder, but a link"):
+        with pytest.raises(Unsafe, match=f"{name} is a link or a file, not a directory"):
             write()
 
 
@@ -198,7 +198,7 @@ def test_linked_folders_of_other_algorithms(store: Store, put: Put, elsewhere: P
     """Neither written to, nor emptied: what is in them is not the store's."""
     put(b"the store is there")
     (store.root / "blobs" / algorithm).symlink_to(elsewhere)
-    with pytest.raises(Unsafe, match=f"{algorithm} is no folder, but a link"):
+    with pytest.raises(Unsafe, match=f"{algorithm} is a link or a file, not a directory"):
         store.ingest(Blob.from_bytes(DATA, digest=Digest.of(DATA, algorithm)))
     assert [Digest.of(b"the store is there")] == [info.digest for info in store.gc().blobs]
     assert () == store.verify().damaged
@@ -210,7 +210,7 @@ def test_a_linked_quarantine(store: Store, put: Put, elsewhere: Path) -> None:
     (store.root / "quarantine").symlink_to(elsewhere)
     store.path(digest).chmod(0o644)
     store.path(digest).write_bytes(b"y")
-    with pytest.raises(Unsafe, match="quarantine is no folder, but a link"):
+    with pytest.raises(Unsafe, match="quarantine is a link or a file, not a directory"):
         store.verify()
     store.gc()
 

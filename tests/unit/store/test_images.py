@@ -17,11 +17,10 @@ from distsdk import (
     NotFound,
     Platform,
     Store,
-    Unsafe,
 )
+from distsdk.layout import documents, reader
 from distsdk.model import media
 from distsdk.model.descriptor import REF_NAME
-from distsdk.store import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,7 +178,7 @@ def test_an_index_that_cannot_be_read(
     store: Store, image: MakeImage, raw: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Is an error that names it. It is not written over, and nothing is removed by its word."""
-    monkeypatch.setattr(local, "_BEING_WRITTEN", 0)
+    monkeypatch.setattr(reader, "BEING_WRITTEN", 0)
     descriptor = image("x")
     before = {info.digest for info in store.blobs()}
     (store.root / "index.json").write_bytes(raw)
@@ -210,12 +209,12 @@ def test_an_index_is_not_longer_than_it_may_be(store: Store, image: MakeImage, m
     descriptor = image("x")
     store.tag(NAME, descriptor)
     before = (store.root / "index.json").read_bytes()
-    monkeypatch.setattr(local, "MAX_INDEX_SIZE", len(before) + 100)
+    monkeypatch.setattr(documents, "MAX_INDEX", len(before) + 100)
     with pytest.raises(LimitExceeded, match=r"index\.json would be longer than the limit"):
         store.tag("other", evolve(descriptor, annotations={"k": 100 * "v"}))
     assert before == (store.root / "index.json").read_bytes()
-    monkeypatch.setattr(local, "MAX_INDEX_SIZE", len(before) - 1)
-    with pytest.raises(LimitExceeded, match=r"index\.json is longer than the limit"):
+    monkeypatch.setattr(reader, "MAX_INDEX", len(before) - 1)
+    with pytest.raises(LimitExceeded, match=r"index\.json has more bytes than the limit"):
         store.images()
 
 
@@ -224,5 +223,5 @@ def test_an_index_that_is_no_file(store: Store, image: MakeImage) -> None:
     image("x")
     (store.root / "index.json").unlink()
     (store.root / "index.json").mkdir()
-    with pytest.raises(Unsafe, match=r"index\.json is no file of its own"):
+    with pytest.raises(MalformedDocument, match=r"index\.json is missing, or not a file"):
         store.images()
