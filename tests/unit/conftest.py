@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,12 @@ settings.register_profile(
     "distsdk", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("distsdk")
+
+# Remove the settings, proxies and certificate bundles of the person who runs the tests, before a test reads the
+# environment or hands it to a command. (To read a bundle takes longer than most tests.)
+for name in tuple(os.environ):
+    if name.upper().endswith(("_PROXY", "_CA_BUNDLE")) or name.startswith(("DISTSDK_", "_DISTSDK", "SSL_CERT_")):
+        del os.environ[name]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,16 +18,12 @@ import pytest
 from distsdk import Digest, Store, pull
 from distsdk.testing import Registry, Status, WrongBytes
 
+from ..support import COMMAND, ENVIRONMENT, HANGS, run_command, start_command
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "distsdk"]
-#: Without a proxy or a setting of whoever runs the tests.
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.upper().endswith("_PROXY") and not name.startswith(("DISTSDK_", "_DISTSDK"))
-}
 NOISE = random.Random(1).randbytes(3_000_000)
 BLOBS = r"/blobs/"
 #: What a terminal would act on, and what is no UTF-8.
@@ -103,11 +98,7 @@ def ref(registry: Registry) -> str:
 @pytest.fixture(autouse=True)
 def variables(tmp_path: Path) -> dict[str, str]:
     """Where the commands of a test keep what they learn, and what they pulled."""
-    return ENVIRONMENT | {
-        "DISTSDK_STORE": str(tmp_path / "store"),
-        "XDG_CACHE_HOME": str(tmp_path / "caches"),
-        "PYTHONPATH": str(Path.cwd()),
-    }
+    return {"DISTSDK_STORE": str(tmp_path / "store"), "XDG_CACHE_HOME": str(tmp_path / "caches")}
 
 
 class Run:
@@ -118,14 +109,7 @@ class Run:
 
     def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Return how it ended."""
-        return subprocess.run(
-            [*COMMAND, *arguments, "--quiet"],
-            input=stdin,
-            capture_output=True,
-            check=False,
-            timeout=60,
-            env=self.variables,
-        )
+        return run_command(*arguments, "--quiet", stdin=stdin, variables=self.variables)
 
     def done(self, *arguments: str | Path, stdin: bytes = b"") -> str:
         """Return what a command that succeeds writes; it has nothing to say."""
@@ -229,7 +213,8 @@ def test_hostile_names_are_shown_and_not_acted_upon(run: Run, registry: Registry
 def test_a_pass_is_told_once(registry: Registry, ref: str, variables: dict[str, str]) -> None:
     """The first command says what it reads, on stderr; the next one, another process, reads and says nothing."""
     command = [*COMMAND, "ls", ref, "/etc"]
-    first, second = (subprocess.run(command, capture_output=True, check=True, env=variables) for _ in range(2))
+    environment = {**ENVIRONMENT, **variables}
+    first, second = (subprocess.run(command, capture_output=True, check=True, env=environment) for _ in range(2))
     assert first.stdout == second.stdout == b"passwd\n"
     assert {
         f"distsdk: reading all of layer 0, {len(LOWER) / 1024**2:.1f} MiB: it has no table of contents",
@@ -353,11 +338,11 @@ def test_diff_tells_packages_and_what_it_reads(registry: Registry, ref: str, var
         status = f"Package: p\nVersion: {version}\nArchitecture: all\n".encode()
         registry.add_image("x", f"p{version}", layers=[layer(entry("var/lib/dpkg/status", status))])
     names = [f"{registry.locator('x')}:{tag}" for tag in ("p1", "p2")]
-    ended = subprocess.run([*COMMAND, "diff", *names], capture_output=True, check=True, env=variables)
+    ended = run_command("diff", *names, variables=variables)
     assert "~ package  p  1 -> 2" in ended.stdout.decode().splitlines()
     assert "~ file     /var/lib/dpkg/status  40 bytes  (content)" in ended.stdout.decode().splitlines()
     assert b"distsdk: comparing the content of files: 80 bytes to be read\n" in ended.stderr
-    ended = subprocess.run([*COMMAND, "diff", "--json", *names], capture_output=True, check=True, env=variables)
+    ended = run_command("diff", "--json", *names, variables=variables)
     assert [
         {
             "name": "p",
@@ -450,11 +435,10 @@ def test_a_closed_stdout_ends_quietly(
     many = layer(*(entry(f"folder/{number:0200}") for number in range(2000)))
     registry.add_image("x", "many", layers=[LOWER, many])
     name, *rest = arguments
-    command = [*COMMAND, "--quiet", name, ref.replace(":1", ":many"), *rest]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables) as process:
+    with start_command("--quiet", name, ref.replace(":1", ":many"), *rest, variables=variables) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.read(10)
         process.stdout.close()
         assert b"" == process.stderr.read()
-        assert 141 == process.wait(timeout=60)
+        assert 141 == process.wait(timeout=HANGS)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +14,11 @@ import distsdk
 from distsdk import Digest
 from distsdk.testing import Registry
 
+from ..support import run_command
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.upper().endswith("_PROXY") and not name.startswith(("DISTSDK_", "_DISTSDK"))
-}
 
 
 @pytest.fixture
@@ -50,10 +43,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
     """Run a command; return its code, and what it wrote and said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "distsdk", *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+    done = run_command(*arguments)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def written(*arguments: str | Path) -> str:

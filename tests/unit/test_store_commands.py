@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +16,11 @@ import pytest
 from distsdk import Blob, Digest, Store
 from distsdk.testing import Registry, Stall, Status
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from ..support import COMMAND, ENVIRONMENT, HANGS, digest, run_command, start_command, wait_until
 
-COMMAND = [sys.executable, "-m", "distsdk"]
-#: Without a proxy or a setting of whoever runs the tests, and with a store that cannot be: theirs is not touched.
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.upper().endswith("_PROXY") and not name.startswith(("DISTSDK_", "_DISTSDK"))
-} | {"DISTSDK_STORE": os.path.join(os.devnull, "store")}  # noqa: PTH118 - a text
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 LAYER = b"a layer " * 10_000
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes and shells as POSIX has them")
@@ -52,45 +44,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def distsdk(
-    *arguments: str | Path,
-    stdin: bytes = b"",
-    variables: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the command."""
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(Path.cwd()), **(variables or {})}
-    return subprocess.run(
-        [*COMMAND, *arguments], input=stdin, capture_output=True, check=False, timeout=30, env=environment, cwd=cwd
-    )
-
-
 def done(*arguments: str | Path, stdin: bytes = b"") -> str:
     """Return what a command that succeeds without a word of its own writes."""
-    ended = distsdk(*arguments, stdin=stdin)
+    ended = run_command(*arguments, stdin=stdin)
     assert (0, b"") == (ended.returncode, ended.stderr)
     return ended.stdout.decode()
 
 
 def refused(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str]:
     """Return the code and the message of a command that fails; it is one line that a terminal can show."""
-    ended = distsdk(*arguments, stdin=stdin)
+    ended = run_command(*arguments, stdin=stdin)
     assert b"" == ended.stdout
     said = ended.stderr.decode().strip().rpartition("\n")[2]
     assert said.isprintable()
     assert "Traceback" not in ended.stderr.decode()
     return ended.returncode, said
-
-
-@contextmanager
-def running(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the command with pipes on all sides; it does not outlive the test."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*COMMAND, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, env=ENVIRONMENT) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def jq(expression: str, text: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -100,11 +68,6 @@ def jq(expression: str, text: str) -> Any:  # noqa: ANN401 - any JSON value
         pytest.skip("jq is not installed")
     found = subprocess.run([tool, "-c", expression], input=text.encode(), capture_output=True, check=True).stdout
     return json.loads(found)
-
-
-def digest(data: bytes) -> str:
-    """Return the digest of bytes, by hashlib."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def damage(store: Path, name: str) -> None:
@@ -170,7 +133,7 @@ def test_names_are_taken_away(registry: Registry, folder: Path) -> None:
 
     for name in (f"{x}:1", f"{x}:2", "docker.io/library/redis:7", "latest", "kept"):
         store.tag(name, Descriptor("application/vnd.oci.image.manifest.v1+json", descriptor.digest, descriptor.size))
-    ended = distsdk("images", "rm", f"{x}:1", "no such/name", f"{x}:3", "redis:7", "latest", "--store", folder)
+    ended = run_command("images", "rm", f"{x}:1", "no such/name", f"{x}:3", "redis:7", "latest", "--store", folder)
     assert (2, b"") == (ended.returncode, ended.stdout)  # the code of the first that failed
     assert 2 == ended.stderr.count(b"\n")
     assert {f"{x}:2", "kept"} == store.images().keys()
@@ -206,11 +169,10 @@ def test_what_a_pull_refuses_has_its_code(registry: Registry, folder: Path, tmp_
 @posix
 def test_a_pull_has_a_timeout(registry: Registry, folder: Path) -> None:
     """For the whole command: 6, soon, in one line, and what came is kept."""
-    registry.fault(Stall(after=50_000, seconds=60), path=digest(LAYER), times=1)
-    start = time.monotonic()
-    code, said = refused("--timeout", "1.5", "pull", "--store", folder, f"{registry.locator('x')}:amd64")
-    assert (6, "distsdk: not done within 1.5 seconds (--timeout)") == (code, said)
-    assert time.monotonic() - start < 15
+    registry.fault(Stall(after=50_000), path=digest(LAYER), times=1)
+    with start_command("--timeout", "3", "pull", "--store", folder, f"{registry.locator('x')}:amd64") as process:
+        out, said = process.communicate(timeout=HANGS)
+    assert (6, b"", b"distsdk: not done within 3 seconds (--timeout)\n") == (process.returncode, out, said)
     assert {} == Store(folder).images()
     [active] = json.loads(done("content", "active", "--json", "--store", folder))
     assert (digest(LAYER), len(LAYER), 50_000) == (active["key"], active["total"], active["offset"])
@@ -228,13 +190,11 @@ def test_an_ingest_is_seen_while_it_goes_on(folder: Path) -> None:
     assert "KEY  OFFSET  TOTAL  STARTED  UPDATED  PID\n" == done("content", "active", "--store", folder)
     assert [] == json.loads(done("content", "active", "--json", "--store", folder))
     size = ("--expected-digest", digest(LAYER), "--expected-size", str(len(LAYER)))
-    with running("content", "ingest", "layer 1", *size, "--store", folder) as process:
+    with start_command("content", "ingest", "layer 1", *size, "--store", folder) as process:
         assert process.stdin is not None
         process.stdin.write(LAYER[:30_000])
         process.stdin.flush()
-        end = time.monotonic() + 20
-        while time.monotonic() < end and not any(active.offset == 30_000 for active in Store(folder).active()):
-            time.sleep(0.01)
+        wait_until(lambda: any(active.offset == 30_000 for active in Store(folder).active()))
         head, row = done("content", "active", "--store", folder).splitlines()
         assert re.fullmatch(rf"layer 1  29\.3 KiB  78\.1 KiB  \d+ s ago  \d+ s ago  {process.pid}", row)
         assert head.index("TOTAL") == row.index("78.1")
@@ -244,7 +204,7 @@ def test_an_ingest_is_seen_while_it_goes_on(folder: Path) -> None:
         assert jq("all(.started <= .updated)", text)
         assert "" == done("content", "ls", "-q", "--store", folder)
         assert (1, True) == ((gc := refused("content", "gc", "--store", folder))[0], "layer 1" in gc[1])
-        out, said = process.communicate(LAYER[30_000:], timeout=20)
+        out, said = process.communicate(LAYER[30_000:], timeout=HANGS)
     assert (0, f"{digest(LAYER)}\n".encode(), b"") == (process.returncode, out, said)
     assert [] == Store(folder).active()
 
@@ -303,12 +263,12 @@ def test_blobs_are_listed_read_and_removed(folder: Path) -> None:
     sizes = jq("[inputs] | map({(.digest): .size}) | add", f"null\n{text}")
     assert {name: len(each) for name, each in data.items()} == sizes
     for name, each in data.items():
-        ended = distsdk("content", "get", name, "--store", folder)
+        ended = run_command("content", "get", name, "--store", folder)
         assert (0, each, b"") == (ended.returncode, ended.stdout, ended.stderr)
         path = Path(done("content", "path", name, "--store", folder).strip())
         assert (each, 0) == (path.read_bytes(), path.stat().st_mode & 0o222)
     first, *rest = data
-    ended = distsdk("content", "rm", first, digest(b"missing"), "sha256:12", *rest, "--store", folder)
+    ended = run_command("content", "rm", first, digest(b"missing"), "sha256:12", *rest, "--store", folder)
     assert (3, b"", 2) == (ended.returncode, ended.stdout, ended.stderr.count(b"\n"))
     assert "" == done("content", "ls", "--store", folder)
 
@@ -326,7 +286,7 @@ def test_a_damaged_blob_is_told_when_it_is_read(folder: Path) -> None:
     """The bytes come, and after them 5 and the digests."""
     name = done("content", "ingest", "key", "--store", folder, stdin=LAYER).strip()
     damage(folder, name)
-    ended = distsdk("content", "get", name, "--store", folder)
+    ended = run_command("content", "get", name, "--store", folder)
     assert (5, len(LAYER)) == (ended.returncode, len(ended.stdout))
     assert name.encode() in ended.stderr
 
@@ -338,20 +298,20 @@ def test_damage_is_found_and_healed(registry: Registry, folder: Path) -> None:
     """Damaged blobs are written and 5 is the code; with --heal they come back from where their images came from."""
     x = f"{registry.locator('x')}:amd64"
     manifest = done("pull", "--store", folder, x).strip()
-    ended = distsdk("content", "verify", "--store", folder)
+    ended = run_command("content", "verify", "--store", folder)
     assert (0, b"") == (ended.returncode, ended.stdout)
     assert re.fullmatch(rb"distsdk: 4 blobs, 7\d\.\d KiB: 0 damaged, 0 not healed\n", ended.stderr)
     for name in (digest(LAYER), manifest):
         damage(folder, name)
-    ended = distsdk("content", "verify", "--store", folder)
+    ended = run_command("content", "verify", "--store", folder)
     assert (5, {digest(LAYER), manifest}) == (ended.returncode, set(ended.stdout.decode().split()))
     assert b"2 damaged, 2 not healed" in ended.stderr
     # What is out of the way is missing, and no longer damaged: it is brought back all the same.
-    ended = distsdk("content", "verify", "--heal", "--store", folder)
+    ended = run_command("content", "verify", "--heal", "--store", folder)
     assert (0, b"") == (ended.returncode, ended.stdout)
     assert LAYER == Store(folder).path(digest(LAYER)).read_bytes()
     damage(folder, digest(LAYER))
-    text = distsdk("content", "verify", "--heal", "--json", "--store", folder)
+    text = run_command("content", "verify", "--heal", "--json", "--store", folder)
     assert (0, b"") == (text.returncode, text.stderr)
     assert [[digest(LAYER)], [digest(LAYER)], 4] == jq("[.damaged, .healed, .count]", text.stdout.decode())
     assert LAYER == Store(folder).path(digest(LAYER)).read_bytes()
@@ -366,13 +326,13 @@ def test_one_image_that_cannot_be_healed_does_not_hinder_others(registry: Regist
     done("pull", "--store", folder, f"{registry.locator('x')}:amd64")
     for name in (digest(LAYER), digest(b"of the other")):
         damage(folder, name)
-    ended = distsdk("content", "verify", "--heal", "--store", folder)
+    ended = run_command("content", "verify", "--heal", "--store", folder)
     assert (5, {digest(LAYER), digest(b"of the other")}) == (ended.returncode, set(ended.stdout.decode().split()))
     assert b"2 damaged, 1 not healed" in ended.stderr
     assert gone.host.encode() in ended.stderr
     assert LAYER == Store(folder).path(digest(LAYER)).read_bytes()
     done("images", "rm", f"{registry.locator('x')}:amd64", "--store", folder)
-    ended = distsdk("content", "verify", "--heal", "--store", folder)
+    ended = run_command("content", "verify", "--heal", "--store", folder)
     assert (6, b"", 2) == (ended.returncode, ended.stdout, ended.stderr.count(b"\n"))
 
 
@@ -385,7 +345,7 @@ def test_a_short_name_says_nothing_of_a_registry(registry: Registry, folder: Pat
     store.untag(f"{registry.locator('x')}:amd64")
     damage(folder, digest(LAYER))
     registry.reset()
-    ended = distsdk("content", "verify", "--heal", "--store", folder, "--debug")
+    ended = run_command("content", "verify", "--heal", "--store", folder, "--debug")
     assert (5, f"{digest(LAYER)}\n".encode()) == (ended.returncode, ended.stdout)
     assert (0, 1) == (registry.count(), ended.stderr.count(b"\n"))
 
@@ -395,7 +355,7 @@ def test_garbage_is_collected(registry: Registry, folder: Path) -> None:
     done("pull", "--store", folder, f"{registry.locator('x')}:amd64")
     loose = done("content", "ingest", "key", "--store", folder, stdin=b"loose").strip()
     for arguments, left in ((["--dry-run"], 5), ([], 4)):
-        ended = distsdk("content", "gc", *arguments, "--store", folder)
+        ended = run_command("content", "gc", *arguments, "--store", folder)
         assert (0, f"{loose}\n".encode()) == (ended.returncode, ended.stdout)
         assert b"distsdk: 1 blobs and 0 ingests, 5 bytes\n" == ended.stderr
         assert left == len(list(Store(folder).blobs()))
@@ -426,7 +386,7 @@ def test_what_others_wrote_is_printable(folder: Path) -> None:
     assert all(line.isprintable() for line in text.splitlines())
     assert r"evil\x1b[2J" in text
     assert evil in json.loads(done("images", "--json", "--store", folder))
-    ended = distsdk("images", "rm", "other\x1b[2J", "--store", folder)
+    ended = run_command("images", "rm", "other\x1b[2J", "--store", folder)
     assert (2, True) == (ended.returncode, ended.stderr.decode().strip().isprintable())
     # A key that a forged note holds is not taken at its word.
     (folder / "ingest/forged.data").write_bytes(b"x")
@@ -456,7 +416,7 @@ def test_the_store_is_named_in_many_ways(tmp_path: Path) -> None:
     if sys.platform.startswith("linux"):
         ways.append((["content", "ingest", "k"], {"DISTSDK_STORE": ""}, tmp_path / "data/distsdk"))
     for arguments, variables, place in ways:
-        ended = distsdk(*arguments, stdin=b"bytes", variables={**home, **variables}, cwd=tmp_path)
+        ended = run_command(*arguments, stdin=b"bytes", variables={**home, **variables}, cwd=tmp_path)
         assert (0, b"") == (ended.returncode, ended.stderr), arguments
         assert [Digest.of(b"bytes")] == [info.digest for info in Store(place).blobs()], arguments
 
@@ -482,7 +442,9 @@ def test_a_stdout_that_is_closed_by_its_reader(registry: Registry, folder: Path,
     os.close(reader)
     command = [*COMMAND, "--store", str(folder), *arguments.format(x=x, layer=digest(LAYER)).split()]
     try:
-        ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=20, env=ENVIRONMENT)
+        ended = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=HANGS, env=ENVIRONMENT
+        )
     finally:
         os.close(writer)
     assert (141, b"") == (ended.returncode, ended.stderr)
@@ -504,7 +466,7 @@ for layer in json.load(sys.stdin)["layers"]: print(layer["digest"], layer["size"
         distsdk content ls -q | xargs "{sys.executable}" -m distsdk content rm
         distsdk content ls
     """
-    ended = subprocess.run(["sh", "-ec", line], capture_output=True, check=False, timeout=60, env=ENVIRONMENT)
+    ended = subprocess.run(["sh", "-ec", line], capture_output=True, check=False, timeout=HANGS, env=ENVIRONMENT)
     assert (0, b"") == (ended.returncode, ended.stderr)
     expected = sorted([digest(LAYER), digest(b"amd64")])
     assert (expected, expected) == (sorted(ended.stdout.decode().split()[:2]), ended.stdout.decode().split()[2:])
