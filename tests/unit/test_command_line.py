@@ -357,14 +357,17 @@ def test_times_are_limited(registry: Registry) -> None:
     """The whole by ``--timeout``, a silence by ``--read-timeout``: 6, one line, soon, and many objects alike."""
     registry.fault(Stall(after=None), path="/manifests/")
     x = registry.locator("library/x")
-    cases = [*placed("--timeout", "0.2", "fetch", x, "1"), (["resolve", f"{x}:1", "--read-timeout", "0.2"], {})]
-    cases.append((["fetch", x, "-", "--timeout", "0.2"], {}))
-    for arguments, variables in cases:
-        done = run_command(*arguments, stdin=b"1\n", variables=variables)
-        assert (6, b"") == (done.returncode, done.stdout)
-        assert done.stderr.startswith(b"distsdk: ")
-        assert 1 == done.stderr.count(b"\n")
-    assert b"0.2 seconds (--timeout)" in done.stderr
+    for arguments, variables in (
+        *placed("--timeout", "0.2", "fetch", x, "1"),
+        (["resolve", f"{x}:1", "--read-timeout", "0.2"], {}),
+        (["fetch", x, "-", "--timeout", "0.2"], {}),
+    ):
+        with start_command(*arguments, variables=variables) as process:
+            out, said = process.communicate(b"1\n", timeout=HANGS)
+        assert (6, b"") == (process.returncode, out)
+        assert said.startswith(b"distsdk: ")
+        assert 1 == said.count(b"\n")
+    assert b"0.2 seconds (--timeout)" in said
 
 
 def test_a_bad_setting_is_usage(registry: Registry) -> None:
