@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
 from distsdk.testing import Registry
 
+from ..support import COMMAND, ENVIRONMENT, HANGS, start_command, wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-COMMAND = [sys.executable, "-m", "distsdk"]
-#: Without a proxy or a setting of whoever runs the tests.
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.upper().endswith("_PROXY") and not name.startswith(("DISTSDK_", "_DISTSDK"))
-}
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, shells and pipes as POSIX has them")
 
@@ -35,6 +31,14 @@ def registry() -> Iterator[Registry]:
         yield registry
 
 
+def unread(pipe: IO[bytes] | None) -> int:
+    """Return how many bytes of a pipe were not read yet."""
+    assert pipe is not None
+    left = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, left)
+    return int.from_bytes(left, sys.byteorder)
+
+
 @pytest.mark.parametrize("how", ["SIGINT", "--timeout", "closed stdout"])
 @pytest.mark.parametrize("first", [b"", b"1\n"])
 def test_the_end_does_not_wait_for_stdin(registry: Registry, how: str, first: bytes) -> None:
@@ -42,26 +46,20 @@ def test_the_end_does_not_wait_for_stdin(registry: Registry, how: str, first: by
     if how == "closed stdout" and not first:
         first = b"1\n1\n"  # who writes nothing does not notice
     arguments = ["fetch", registry.locator("x"), "-", *(["--timeout", "1"] if how == "--timeout" else [])]
-    pipe = subprocess.PIPE
     before = registry.count()
-    with subprocess.Popen([*COMMAND, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, env=ENVIRONMENT) as process:
+    with start_command(*arguments) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         if how == "closed stdout":
             process.stdout.close()
-        process.stdin.write(first)
+        process.stdin.write(first or b"\n")  # an empty line means nothing
         process.stdin.flush()
         if how == "SIGINT":
-            end = time.monotonic() + 10
-            while first and registry.count() == before and time.monotonic() < end:
-                time.sleep(0.01)
-            time.sleep(0.5)  # until it waits for the next line
+            wait_until(lambda: registry.count() > before or not first)
+            wait_until(lambda: not unread(process.stdin))  # now the next line is waited for
             process.send_signal(signal.SIGINT)
-        try:
-            code = process.wait(10)
-        finally:
-            process.kill()
+        code = process.wait(HANGS)
         said = process.stderr.read().decode().strip()
     expected = {
         "SIGINT": (130, ""),
@@ -99,7 +97,7 @@ def test_the_end_does_not_wait_for_name_servers(how: str) -> None:
             if how == "SIGINT":
                 time.sleep(0.2)  # until it is inside C
                 process.send_signal(signal.SIGINT)
-            code = process.wait(15)
+            code = process.wait(HANGS)
         finally:
             process.kill()
         said = process.stderr.read().decode().strip()
@@ -118,7 +116,7 @@ except distsdk.Unreachable as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=False, timeout=20, env=ENVIRONMENT, text=True
+        [sys.executable, "-c", code], capture_output=True, check=False, timeout=HANGS, env=ENVIRONMENT, text=True
     )
     assert (0, "looking up\n") == (done.returncode, done.stderr)
     assert done.stdout.startswith("the name of registry.invalid was not resolved within 0.2 seconds")
@@ -131,7 +129,9 @@ def test_a_stdout_that_is_closed_by_its_reader(registry: Registry, arguments: st
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=20, env=ENVIRONMENT)
+        done = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=HANGS, env=ENVIRONMENT
+        )
     finally:
         os.close(writer)
     assert (141, b"") == (done.returncode, done.stderr)
@@ -147,7 +147,7 @@ def test_descriptors_that_are_closed_from_the_start(registry: Registry, argument
         input=b"1\n",
         capture_output=True,
         check=False,
-        timeout=20,
+        timeout=HANGS,
         env=ENVIRONMENT,
     )
     assert b"Traceback" not in done.stderr
@@ -169,7 +169,7 @@ def test_a_full_disk_is_told_once(registry: Registry, arguments: list[str]) -> N
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,
-            timeout=20,
+            timeout=HANGS,
             env=ENVIRONMENT,
         )
     assert (1, "distsdk: [Errno 28] No space left on device\n") == (done.returncode, done.stderr.decode())
