@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -159,14 +160,18 @@ class _Authorities(click.Path):
         return value if value == "system" else super().convert(value, param, ctx)
 
 
-def _global_options(*, hidden: bool) -> list[click.Parameter]:
+class _GlobalOption(click.Option):
+    """An option of every command, which may stand before the command's name or after it."""
+
+
+def _global_options(*, variables: bool) -> list[click.Parameter]:
     def option(name: str, help: str, **more: Any) -> click.Option:  # noqa: ANN401 - as in click
         variable = f"DISTSDK_{name.strip('-').replace('-', '_').upper()}"
-        return click.Option(
+        return _GlobalOption(
             [name],
             help=help,
-            envvar=None if hidden else variable,  # the group has read it, and an option before the command counts more
-            hidden=hidden,
+            # Read by `main` alone: an option before the command's name wins over the variable.
+            envvar=variable if variables else None,
             expose_value=False,
             callback=_remember,
             **more,
@@ -174,57 +179,166 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
 
     seconds = click.FloatRange(min=0, min_open=True)
     path = click.Path(exists=True, path_type=Path)
-    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    directory = click.Path(exists=True, file_okay=False, path_type=Path)
     return [
-        option("--plain-http", "Speak HTTP without TLS to the registry.", is_flag=True),
+        option("--plain-http", "Use HTTP without TLS.", is_flag=True),
         option(
             "--cacert",
-            "PEM file of the certificate authorities that count; system for the system's.",
+            "Trust the CAs in this PEM file, or the system's.",
             type=_Authorities(exists=True, path_type=Path),
-            metavar="FILE",
+            metavar="FILE|system",
         ),
-        option("--hosts-dir", "Folder of hosts.toml folders: mirrors, certificates.", type=folder, metavar="DIR"),
-        option("--store", "Folder of the store; an OCI image layout.", type=click.Path(file_okay=False), metavar="DIR"),
-        option("--timeout", "For the whole command.", type=seconds, metavar="SECONDS"),
-        option("--read-timeout", "Without a byte; 30 by default.", type=seconds, metavar="SECONDS"),
-        option("--debug", "Tell every request on stderr.", is_flag=True),
-        option("--quiet", "Tell failures only, and no warnings.", is_flag=True),
-        option("--replay", "Play a cassette, or a folder of them; no network.", type=path, metavar="CASSETTE"),
+        option("--hosts-dir", "Read DIR/HOST/hosts.toml: mirrors, certificates.", type=directory, metavar="DIR"),
+        option(
+            "--store",
+            "Keep the store in DIR (default: in user data).",
+            type=click.Path(file_okay=False),
+            metavar="DIR",
+        ),
+        option("--timeout", "Abort after SECONDS (default: no limit).", type=seconds, metavar="SECONDS"),
+        option(
+            "--read-timeout",
+            "Abort when no data arrives for SECONDS (default: 30).",
+            type=seconds,
+            metavar="SECONDS",
+        ),
+        option("--debug", "Log every request on stderr.", is_flag=True),
+        option("--quiet", "Show errors only, no warnings and no progress.", is_flag=True),
+        option("--replay", "Replay a recording instead of using the network.", type=path, metavar="CASSETTE"),
     ]
 
 
-class _Command(click.Command):
-    """A command that takes the global options too, and acts on those that concern the whole run."""
+class _Documented(click.Command):
+    """A command whose help ends with the global options and an example.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in click
+    Args:
+        example: One command line, shown at the end of the help.
+        usages: The forms that the arguments take, one a line; by default click's.
+    """
+
+    def __init__(self, *args: Any, example: str, usages: tuple[str, ...] = (), **kwargs: Any) -> None:  # noqa: ANN401 - as in click
         super().__init__(*args, **kwargs)
-        _add_global_options(self)
+        self.example = example
+        self._usages = usages
+        taken = {text for parameter in self.params for text in parameter.opts}
+        self.params += [option for option in _shared_options() if taken.isdisjoint(option.opts)]
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line for each form of the arguments."""
+        if not self._usages:
+            super().format_usage(ctx, formatter)
+        prefix = "Usage: "
+        for usage in self._usages:
+            formatter.write_usage(ctx.command_path, f"[OPTIONS] {usage}", prefix=prefix)
+            prefix = " " * len(prefix)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options, its commands if it is a group, and the global options."""
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                (shared if isinstance(parameter, _GlobalOption) else own).append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        if isinstance(self, click.Group):
+            self.format_commands(ctx, formatter)
+        with formatter.section("Global options"):
+            formatter.write_dl(shared)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example, which is not wrapped."""
+        with formatter.section("Example"):
+            formatter.write(f"{'':{formatter.current_indent}}{self.example}\n")
+
+
+class _Command(_Documented):
+    """A command that acts on the options that concern the whole run."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
         begin(ctx)
         return super().invoke(ctx)
 
 
-class _Group(click.Group):
+class _Group(_Documented, click.Group):
     """A command with commands of its own; one that does something without them calls `begin` itself."""
 
     command_class = _Command
-    group_class = type  # as this one
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in click
-        super().__init__(*args, **kwargs)
-        _add_global_options(self)
-
-
-def _add_global_options(command: click.Command) -> None:
-    taken = {text for parameter in command.params for text in parameter.opts}
-    command.params += [option for option in _hidden_options() if taken.isdisjoint(option.opts)]
 
 
 @functools.cache
-def _hidden_options() -> tuple[click.Parameter, ...]:
-    """Return what all commands share: made once, since there are many commands and making takes time."""
-    return tuple(_global_options(hidden=True))
+def _shared_options() -> tuple[click.Parameter, ...]:
+    """Return the global options as all commands have them: made once, since there are many commands."""
+    return tuple(_global_options(variables=False))
+
+
+#: The commands by heading, as ``distsdk --help`` lists them.
+SECTIONS = {
+    "Read a registry": ("resolve", "tags", "catalog", "referrers", "verify", "hosts"),
+    "Download": ("fetch", "pull"),
+    "Look inside an image": ("inspect", "ls", "cat", "du", "diff", "unpack", "apply"),
+    "Manage the store": ("images", "content"),
+    "Upload, copy and delete": ("push", "attach", "copy", "delete"),
+}
+
+#: Commands of docker, skopeo, crane, oras and their like, and what does the same here.
+ELSEWHERE = {
+    "blob": "fetch LOCATOR DIGEST",
+    "config": "inspect --json REF",
+    "cp": "copy SRC DST",
+    "digest": "resolve REF",
+    "discover": "referrers REF",
+    "download": "fetch REF",
+    "export": "unpack REF DIRECTORY",
+    "extract": "unpack REF DIRECTORY",
+    "help": "--help",
+    "history": "inspect REF",
+    "image": "images",
+    "import": "pull ./FILE.tar:TAG",
+    "info": "inspect REF",
+    "layers": "inspect REF",
+    "list": "images",
+    "list-tags": "tags LOCATOR",
+    "load": "pull ./FILE.tar:TAG",
+    "manifest": "fetch REF",
+    "manifest-digest": "resolve REF",
+    "prune": "content gc",
+    "remove": "delete REF",
+    "repo": "tags LOCATOR",
+    "rm": "delete REF",
+    "rmi": "images rm NAME",
+    "save": "copy REF ./FILE.tar:TAG",
+    "search": "catalog HOST",
+    "standalone-verify": "verify --key FILE REF",
+    "sync": "copy SRC DST",
+    "tag": "copy REF NEW_REF",
+    "tree": "referrers REF",
+    "version": "--version",
+}
+
+
+class _Main(_Group):
+    """The command itself."""
+
+    group_class = _Group
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings."""
+        width = max(map(len, self.commands))
+        for heading, names in SECTIONS.items():
+            with formatter.section(heading):
+                rows = [(f"{name:{width}}", self.commands[name].get_short_help_str(formatter.width)) for name in names]
+                formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command; for the name that another tool has for it, say what it is called here."""
+        if args[0] not in self.commands and args[0] in ELSEWHERE:
+            message = f"no command {args[0]!r}; use: distsdk {ELSEWHERE[args[0]]}"
+            raise click.UsageError(message, ctx)
+        return super().resolve_command(ctx, args)
 
 
 def begin(context: click.Context) -> None:
@@ -239,16 +353,23 @@ def begin(context: click.Context) -> None:
         root.with_resource(distsdk.replay(options["replay"]))
 
 
-@click.group(cls=_Group, params=_global_options(hidden=False))
-@click.version_option(distsdk.__version__, message="%(prog)s %(version)s")
+@click.group(
+    cls=_Main,
+    params=_global_options(variables=True),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    example="distsdk ls redis:7 /etc",
+)
+@click.version_option(distsdk.__version__, message="%(prog)s %(version)s", help="Show the version and exit.")
 def main() -> None:
-    """Read container registries.
+    """Read and write container registries.
 
-    A LOCATOR is a host and a path, docker.io/library/redis, or a familiar name, redis. A REF is a locator with a tag or
-    a digest, redis:7. The options below may stand after the command's name too; each has a variable, DISTSDK_TIMEOUT.
+    A LOCATOR is a host and a path, docker.io/library/redis, or a short name of Docker Hub, redis. A REF is a locator
+    with a tag or a digest, redis:7. Global options stand before the command or after it; the variable DISTSDK_TIMEOUT
+    sets --timeout, and so on for each.
 
-    Exit codes: 0 done, 1 anything else, 2 usage or a malformed name, 3 not found, 4 denied, 5 integrity, 6 unreachable
-    or timed out, 7 rate-limited, 8 refused as unsafe or over a limit, 130 interrupted, 141 stdout was closed.
+    Exit codes: 0 done, 1 any other error, 2 usage or a malformed name, 3 not found, 4 denied, 5 integrity,
+    6 unreachable or timed out, 7 rate-limited, 8 refused as unsafe or over a limit, 130 interrupted, 141 stdout was
+    closed.
     """
 
 
@@ -286,7 +407,7 @@ def names_object(word: str) -> bool:
 
 
 #: For commands that take hints: ``--platform`` says the same as the hint ``platform:``.
-child_platform = click.option("--platform", metavar="OS/ARCH", help="Of an index, one child; by default the index.")
+child_platform = click.option("--platform", metavar="OS/ARCH", help="Select a child of an index (default: the index).")
 
 
 def platform_hint(platform: str | None) -> list[str]:
@@ -317,6 +438,11 @@ def _flush() -> None:
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise End(_CLOSED_PIPE) from None
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal that stdout is, 0 where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def write_line(text: str) -> None:

@@ -39,37 +39,42 @@ WINDOW = 16 * 1024 * 1024
 _CHUNK = 2 * 1024 * 1024
 
 
-@main.command()
-@click.argument("words", nargs=-1, required=True, metavar="LOCATOR OBJECT|REF|LOCATOR - [HINT]...")
+@main.command(
+    example="distsdk fetch redis:7 platform:linux/amd64 > manifest.json",
+    usages=("REF [HINT]...", "LOCATOR OBJECT [HINT]...", "LOCATOR -"),
+)
+@click.argument("words", nargs=-1, required=True, metavar="REF [HINT]...")
 @child_platform
-@click.option("-j", "--jobs", type=click.IntRange(1, 64), help="With -: how many objects at once; 4 by default.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), metavar="N", help="With -: fetch N objects at once (default: 4)."
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="With -: write each object to a file named by its digest, and its digest to stdout.",
+    help="With -: write each object to a file in DIR named by its digest, and print the digest.",
 )
 @click.option(
-    "--connections", type=click.IntRange(1, 64), help="Ranges of one object at once; by default as many as help."
+    "--connections",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Fetch N ranges of one object at once (default: as many as are faster).",
 )
 def fetch(
     *, words: tuple[str, ...], platform: str | None, jobs: int | None, output: Path | None, connections: int | None
 ) -> None:
-    r"""Write an object's bytes to stdout, verified.
+    """Download an object, verified, to stdout.
 
-    \b
-    distsdk fetch LOCATOR OBJECT [HINT]...
-    distsdk fetch REF [HINT]...
-    distsdk fetch LOCATOR -       objects from stdin, a line each: OBJECT [HINT]...
+    An OBJECT is a tag or a digest; - reads objects from stdin, one per line: OBJECT [HINT]...
 
-    An OBJECT is a tag or a digest. Hints help: mediatype:TYPE, repeated in order of preference, says what is expected;
-    platform:os/architecture leads from an index to the child for that platform, as --platform does; size:BYTES tells
-    the size. Any other kind is ignored, with a warning.
+    Hints describe the object: mediatype:TYPE names an expected media type (repeated: in order of preference),
+    platform:OS/ARCH selects a child of an index as --platform
+    does, size:BYTES is the expected size. Hints of other kinds are ignored, with a warning.
 
-    The bytes are written as they arrive; whether they are the right ones is known at the end, and told by the exit
-    code. With -, they are written in the order of the lines; a failure is told on stderr, the others go on, and the
-    first failure in that order makes the exit code.
+    Bytes are written as they arrive. They are verified when the last one has arrived: use the output only if the exit
+    code is 0. With -, the output has the order of the lines, a line that fails is reported on stderr and the others
+    continue; the exit code is that of the first line that failed.
     """
     from distsdk.model.reference import Locator
 

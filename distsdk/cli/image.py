@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import stat
 import sys
 from datetime import UTC, datetime
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distsdk
-from distsdk.cli.app import connect, main, option, read_reference, say, write, write_line
+from distsdk.cli.app import connect, main, names_object, option, read_reference, say, terminal_width, write, write_line
+from distsdk.errors import printable
+from distsdk.model.media import DEFAULT_ACCEPT, INDEXES
 from distsdk.model.wording import counted, human_size
 
 if TYPE_CHECKING:
@@ -24,9 +27,18 @@ if TYPE_CHECKING:
     from distsdk.images import Image, Layer
     from distsdk.layers.overlay import Entry
     from distsdk.model.descriptor import Descriptor
+    from distsdk.model.digest import Digest
     from distsdk.model.image import HistoryEntry
+    from distsdk.model.reference import Reference
 
-_platform = click.option("--platform", metavar="OS/ARCH", help="Of an index; by default linux on this architecture.")
+_platform = click.option(
+    "--platform",
+    metavar="OS/ARCH",
+    help="Select the image of an index (default: linux on this machine's architecture).",
+)
+
+#: Columns of a terminal in which `inspect` shows the digests of layers in full, and how much it shows in fewer.
+_WIDE, _SHORT_DIGEST = 120, len("sha256:") + 12
 
 #: By the name of the kind; those that `stat.filemode` knows.
 _TYPES = {
@@ -39,8 +51,7 @@ _TYPES = {
 }
 
 
-def _image(ref: str, platform: str | None) -> Image:
-    reference = read_reference(ref)
+def _image(reference: Reference, platform: str | None) -> Image:
     store = distsdk.Store(option("store"))
     return distsdk.image(
         reference, platform=platform, remote=connect(reference.locator), store=store, progress=_reading()
@@ -58,53 +69,87 @@ def _reading() -> Callable[[Layer, int], None]:
     return tell
 
 
-@main.command()
+@main.command(example="distsdk inspect redis:7")
 @click.argument("ref")
 @_platform
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object: manifest and config.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: manifest and config.")
 def inspect(ref: str, platform: str | None, as_json: bool) -> None:
-    """Write what REF is: platform, history, layers.
+    """Show platform, command and layers of an image.
 
-    Here and in the commands that look inside an image, one that was pulled is read from the store.
+    If the image was pulled, this command and the others that look inside an image read it from the store.
     """
-    image = _image(ref, platform)
+    image = _image(read_reference(ref), platform)
+    index = _index(image)
     if as_json:
-        fields = {"name": str(image.reference), "digest": str(image.digest), "size": image.download_size}
+        fields = {
+            "name": str(image.reference),
+            "index": index and str(index),
+            "digest": str(image.digest),
+            "size": image.download_size,
+        }
         write_line(json.dumps({**fields, "manifest": image.manifest.fields, "config": image.config.fields}))
         return
     config = image.config
     for name, value in (
         ("name", str(image.reference)),
+        ("index", str(index or "")),
         ("digest", str(image.digest)),
         ("platform", str(image.platform)),
         ("created", config.created),
-        ("entrypoint", json.dumps(list(config.entrypoint)) if config.entrypoint else ""),
-        ("command", json.dumps(list(config.cmd)) if config.cmd else ""),
+        ("command", shlex.join((*config.entrypoint, *config.cmd))),
         ("user", config.user),
         ("size", human_size(image.download_size)),
     ):
         if value:
-            write_line(f"{name:<11}{value}")
+            write_line(f"{name:<9}{value}")
+    width = terminal_width()
     for layer in image.layers:
-        made_by = "" if layer.history is None else " ".join(layer.history.created_by.split())[:100]
-        write_line(
-            f"layer {layer.number:<5}{layer.descriptor.digest}  {human_size(layer.size):>10}  {made_by}".rstrip()
-        )
+        digest = str(layer.descriptor.digest)
+        if width and width < _WIDE:
+            digest = digest[:_SHORT_DIGEST]
+        made_by = "" if layer.history is None else " ".join(layer.history.created_by.split())
+        line = printable(f"{f'layer {layer.number}':<9}{digest}  {human_size(layer.size):>10}  {made_by}".rstrip())
+        write_line(line if not width or len(line) <= width else f"{line[: width - 1]}…")
 
 
-@main.command()
+def _index(image: Image) -> Digest | None:
+    """Return the digest of the index that an image was chosen from, None where its name names the image itself.
+
+    Where the image is not in the store, the index is requested once more.
+    """
+    from distsdk.model.image import Index
+    from distsdk.transfer import name_in_store
+
+    reference, store = image.reference, distsdk.Store(option("store"))
+    stored = store.images().get(name_in_store(reference))
+    if stored is None:
+        hints = (distsdk.Hint("mediatype", kind) for kind in DEFAULT_ACCEPT)
+        named = connect(reference.locator).fetch(reference.object, *hints)
+    else:
+        named = store.blob(stored.digest, media_type=stored.media_type)
+    if named.media_type not in INDEXES:
+        return None
+    # The tag may have moved since the image was read.
+    is_child = any(child.digest == image.digest for child in Index.parse(named.read(), named.media_type).manifests)
+    return named.digest if is_child else None
+
+
+@main.command(example="distsdk ls -l redis:7 /etc")
 @click.argument("ref")
 @click.argument("path", default="/")
 @_platform
-@click.option("-l", "--long", "as_long", is_flag=True, help="With type, mode, owner, size and time.")
-@click.option("-R", "--recursive", is_flag=True, help="All that is below.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line.")
+@click.option("-l", "--long", "as_long", is_flag=True, help="Show type, mode, owner, size and time.")
+@click.option("-R", "--recursive", is_flag=True, help="List all directories below PATH.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def ls(*, ref: str, path: str, platform: str | None, as_long: bool, recursive: bool, as_json: bool) -> None:
-    """List the files of an image, without pulling it.
+    """List the files of an image, without a pull.
 
-    A layer with a table of contents (eStargz, zstd:chunked) costs that; any other is read once, and remembered.
+    A layer with a table of contents (eStargz, zstd:chunked) costs a small request. Any other layer is read once, and
+    its list of files is cached. The tags of a repository are listed by distsdk tags.
     """
-    image = _image(ref, platform)
+    if path == "/" and not names_object(ref) and not option("quiet"):
+        say(f"no tag given, listing the files of {read_reference(ref).familiar}; to list tags: distsdk tags {ref}")
+    image = _image(read_reference(ref), platform)
     for entry in image.walk(path) if recursive else image.ls(path):
         if as_json:
             write_line(json.dumps(_fields(entry)))
@@ -160,28 +205,31 @@ def _fields(entry: Entry) -> dict[str, Any]:
     return fields
 
 
-@main.command()
+@main.command(example="distsdk cat redis:7 /etc/os-release")
 @click.argument("ref")
 @click.argument("path")
 @_platform
 def cat(ref: str, path: str, platform: str | None) -> None:
-    """Write a file of an image to stdout, without pulling it."""
-    with _image(ref, platform).open(path) as file:
+    """Write a file of an image to stdout, without a pull."""
+    with _image(read_reference(ref), platform).open(path) as file:
         while data := file.read(1024 * 1024):
             write(data)
 
 
-@main.command()
+@main.command(example="distsdk du redis:7 /usr")
 @click.argument("ref")
 @click.argument("path", default="/")
 @_platform
-@click.option("-a", "--all", "all_folders", is_flag=True, help="All folders, not only those in PATH.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object: bytes by folder and by layer.")
+@click.option("-a", "--all", "all_folders", is_flag=True, help="Show all directories below PATH.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: bytes by directory and by layer.")
 def du(*, ref: str, path: str, platform: str | None, all_folders: bool, as_json: bool) -> None:
-    """Write where the bytes of an image are: by folder, and by layer with what later layers hide."""
+    """Show the size of each directory and layer of an image.
+
+    The sizes of layers include files that later layers replace or delete.
+    """
     from distsdk.analysis.usage import usage
 
-    image = _image(ref, platform)
+    image = _image(read_reference(ref), platform)
     at = image.stat(path)
     found = usage(image)
     below = at.path.rstrip("/") + "/"
@@ -212,16 +260,16 @@ def du(*, ref: str, path: str, platform: str | None, all_folders: bool, as_json:
         )
 
 
-@main.command()
+@main.command(example="distsdk diff redis:7.2 redis:7.4")
 @click.argument("ref")
 @click.argument("other")
 @_platform
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def diff(*, ref: str, other: str, platform: str | None, as_json: bool) -> None:
-    """Write what OTHER, a REF too, has that is different: settings, history, layers, packages, files.
+    """Compare two images: settings, layers, packages, files.
 
-    Files of equal size are told apart by the digests that a table of contents has, or else by reading them. Their times
-    are not looked at.
+    Files of equal size are compared by the digests of their tables of contents, or by their bytes where there is no
+    table. Times are not compared.
     """
     quiet = option("quiet")
 
@@ -229,7 +277,7 @@ def diff(*, ref: str, other: str, platform: str | None, as_json: bool) -> None:
         if not done and not quiet:
             say(f"comparing the content of files: {human_size(total)} to be read")
 
-    found = _image(ref, platform).diff(_image(other, platform), at=tell)
+    found = _image(read_reference(ref), platform).diff(_image(read_reference(other), platform), at=tell)
     if as_json:
         write_line(json.dumps(_diff_fields(found)))
         return
@@ -321,31 +369,32 @@ def _diff_fields(found: Diff) -> dict[str, Any]:
     }
 
 
-@main.command()
+@main.command(example="distsdk unpack redis:7 rootfs")
 @click.argument("ref")
 @click.argument("directory", type=click.Path(file_okay=False))
 @_platform
-@click.option("--devices", is_flag=True, help="Make device nodes too.")
-@click.option("--dry-run", is_flag=True, help="Write nothing but the names of what would be written.")
+@click.option("--devices", is_flag=True, help="Make device nodes.")
+@click.option("--dry-run", is_flag=True, help="Print the names; write nothing.")
 def unpack(*, ref: str, directory: str, platform: str | None, devices: bool, dry_run: bool) -> None:
-    """Write the files of an image to a new DIRECTORY, and change nothing outside of it.
+    """Unpack the files of an image into a new DIRECTORY.
 
-    Owners, and setuid bits, are set for the superuser only. If it ends early, the file .distsdk-unpacking stays in the
-    directory; run again, it starts over.
+    Nothing outside DIRECTORY is changed. Only the superuser sets owners and setuid bits. An unpack that was
+    interrupted leaves the file .distsdk-unpacking in DIRECTORY; the next one starts over.
     """
     more: dict[str, Any] = {"at": _write_name} if dry_run else {}
-    _image(ref, platform).unpack(directory, devices=devices, dry_run=dry_run, **more)
+    _image(read_reference(ref), platform).unpack(directory, devices=devices, dry_run=dry_run, **more)
 
 
-@main.command()
+@main.command(example="distsdk apply rootfs < layer.tar.gz")
 @click.argument("directory", type=click.Path(file_okay=False))
-@click.option("--diff-id", metavar="DIGEST", help="What the layer must unpack to.")
-@click.option("--devices", is_flag=True, help="Make device nodes too.")
-@click.option("--dry-run", is_flag=True, help="Write nothing but the names of what would be written.")
+@click.option("--diff-id", metavar="DIGEST", help="Require this digest of the uncompressed layer.")
+@click.option("--devices", is_flag=True, help="Make device nodes.")
+@click.option("--dry-run", is_flag=True, help="Print the names; write nothing.")
 def apply(*, directory: str, diff_id: str | None, devices: bool, dry_run: bool) -> None:
-    """Put the layer on stdin on top of what is in DIRECTORY, and change nothing outside of it.
+    """Apply the layer on stdin to DIRECTORY.
 
-    The layer is a tar archive, plain or compressed by gzip or zstd, as image-spec has it: whiteouts remove.
+    The layer is a tar archive, plain or compressed with gzip or zstd; its whiteouts delete files. Nothing outside
+    DIRECTORY is changed.
     """
     if sys.stdin is None:
         raise click.UsageError("the layer is read from stdin, which is closed")

@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 #: Referrers of referrers that are shown, one below the other.
 MAX_DEPTH = 8
 
-_platform = click.option("--platform", metavar="OS/ARCH", help="Of an index, one child; by default all of it.")
+_platform = click.option("--platform", metavar="OS/ARCH", help="Copy one image of an index (default: the whole index).")
 _annotations = click.option(
-    "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Of the manifest; may be repeated."
+    "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Annotate the manifest (repeatable)."
 )
-_jobs = click.option("-j", "--jobs", type=click.IntRange(1, 64), default=4, help="Blobs at once; 4 by default.")
-_json = click.option("--json", "as_json", is_flag=True, help="Write the descriptor.")
+_jobs = click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), metavar="N", default=4, help="Transfer N blobs at once (default: 4)."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print the descriptor as JSON.")
 
 
-@main.command()
+@main.command(example="distsdk push registry.example/data:1 table.csv:text/csv")
 @click.argument("ref")
 @click.argument("files", nargs=-1, metavar="[FILE[:TYPE]]...")
-@click.option("--artifact-type", metavar="TYPE", help="What kind of artifact it is, a media type.")
-@click.option("--config", metavar="FILE[:TYPE]", help="A file that is its configuration; by default an empty one.")
+@click.option("--artifact-type", metavar="TYPE", help="Set the media type of the artifact.")
+@click.option("--config", metavar="FILE[:TYPE]", help="Set the config of the artifact (default: an empty one).")
 @_annotations
 @_jobs
 @_json
@@ -48,10 +50,10 @@ def push(
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Push files as an artifact, name it REF, and write its digest.
+    """Upload files as an artifact named REF.
 
-    Each FILE is a layer with a media TYPE of its own, if one is told; a folder is an archive. The same files give the
-    same digest, and what is there already is not sent again.
+    Each FILE becomes a layer with the media type TYPE; a directory becomes an archive. The digest is printed; the same
+    files have the same digest. Blobs that the registry has are not sent again.
     """
     reference = read_reference(ref)
     pushed = distsdk.push(
@@ -67,11 +69,11 @@ def push(
     _write_descriptor(pushed, as_json=as_json)
 
 
-@main.command()
+@main.command(example="distsdk attach app:1 sbom.json --artifact-type application/spdx+json")
 @click.argument("ref")
 @click.argument("files", nargs=-1, metavar="[FILE[:TYPE]]...")
-@click.option("--artifact-type", required=True, metavar="TYPE", help="What kind of artifact it is, a media type.")
-@click.option("--platform", metavar="OS/ARCH", help="Of an index, the child it belongs to; by default the index.")
+@click.option("--artifact-type", required=True, metavar="TYPE", help="Set the media type of the artifact.")
+@click.option("--platform", metavar="OS/ARCH", help="Attach to one image of an index (default: to the index).")
 @_annotations
 @_jobs
 @_json
@@ -85,9 +87,9 @@ def attach(
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Push files as an artifact that belongs to REF, and write its digest.
+    """Upload files as an artifact that refers to REF.
 
-    It has no tag: distsdk referrers REF lists it.
+    The artifact has no tag; distsdk referrers REF lists it. Its digest is printed.
     """
     reference = read_reference(ref)
     attached = distsdk.attach(
@@ -103,18 +105,18 @@ def attach(
     _write_descriptor(attached, as_json=as_json)
 
 
-@main.command()
+@main.command(example="distsdk copy redis:7 registry.example/redis:7")
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
 @_platform
-@click.option("--referrers", "with_referrers", is_flag=True, help="And what refers to it: signatures, SBOMs.")
+@click.option("--referrers", "with_referrers", is_flag=True, help="Copy the referrers too: signatures, SBOMs.")
 @_jobs
 @_json
 def copy(*, source: str, target: str, platform: str | None, with_referrers: bool, jobs: int, as_json: bool) -> None:
-    """Copy an image or artifact, byte for byte, and write its digest.
+    """Copy an image or artifact, byte for byte.
 
-    SRC and DST are REFs, of registries or of layouts. Only what is missing is read and sent, and nothing is written to
-    disk between them.
+    SRC and DST are REFs of registries or of OCI layouts. Only missing blobs are transferred, without a temporary copy
+    on disk. The digest is printed.
     """
     giver, taker = read_reference(source), read_reference(target)
     copied = distsdk.copy(
@@ -130,13 +132,16 @@ def copy(*, source: str, target: str, platform: str | None, with_referrers: bool
     _write_descriptor(copied, as_json=as_json)
 
 
-@main.command()
+@main.command(example="distsdk referrers registry.example/app:1")
 @click.argument("ref")
-@click.option("--artifact-type", metavar="TYPE", help="Only those of this type.")
-@click.option("--platform", metavar="OS/ARCH", help="Of an index, the child they refer to; by default the index.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, a tree of descriptors.")
+@click.option("--artifact-type", metavar="TYPE", help="List artifacts of this type only.")
+@click.option("--platform", metavar="OS/ARCH", help="List referrers of one image of an index (default: of the index).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, a tree of descriptors.")
 def referrers(*, ref: str, artifact_type: str | None, platform: str | None, as_json: bool) -> None:
-    """Write what refers to REF, as a tree: signatures, SBOMs, attestations, and what refers to those."""
+    """List the artifacts that refer to REF, as a tree.
+
+    These are signatures, SBOMs, attestations, and the artifacts that refer to those.
+    """
     from distsdk.transfer.graph import Walk
     from distsdk.transfer.powers import referrer_lister
 
@@ -185,14 +190,14 @@ def _write_tree(tree: _Tree, before: str) -> None:
         _write_tree(below, before + ("    " if last else "│   "))
 
 
-@main.command()
+@main.command(example="distsdk delete --yes registry.example/app:1")
 @click.argument("ref")
-@click.option("--yes", is_flag=True, help="Without it, nothing is deleted.")
+@click.option("--yes", is_flag=True, help="Confirm the deletion (required).")
 def delete(ref: str, yes: bool) -> None:
-    """Delete REF: a tag, or what has a digest, from where it is.
+    """Delete a tag, or a manifest with all its tags.
 
-    Nothing brings it back. With a tag, the content keeps its digest as far as the registry can do that; with a digest,
-    the manifest goes, and all its tags.
+    A REF with a tag deletes the tag and keeps the manifest where the registry can do that; a REF with a digest deletes
+    the manifest. Deleting cannot be undone.
     """
     reference = read_reference(ref)
     if not yes:
@@ -200,16 +205,21 @@ def delete(ref: str, yes: bool) -> None:
     distsdk.delete(reference, remote=connect(reference.locator))
 
 
-@main.command()
+@main.command(example="distsdk verify --key cosign.pub registry.example/app:1")
 @click.argument("ref")
 @click.option(
-    "--key", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The public key, in PEM form."
+    "--key",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Verify with this public key, in PEM form (required).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(ref: str, key: Path, as_json: bool) -> None:
-    """Verify that REF was signed with a key, as cosign sign --key does, and write its digest.
+    """Verify that REF was signed with a key.
 
-    Go on with the digest: the tag may be another's by then. Keyless signatures are not verified.
+    Signatures are those of cosign sign --key; keyless ones are not verified. The digest is printed: use that from then
+    on, since the tag may move.
     """
     reference = read_reference(ref)
     verdict = distsdk.verify_signatures(reference, key, remote=connect(reference.locator))

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from distsdk.model.descriptor import Descriptor
 
 
-@main.command()
+@main.command(example="distsdk resolve redis:7 platform:linux/arm64")
 @click.argument("ref")
 @click.argument("hints", nargs=-1, metavar="[HINT]...")
 @child_platform
-@click.option("--json", "as_json", is_flag=True, help="Write the descriptor: media type, digest, size.")
+@click.option("--json", "as_json", is_flag=True, help="Print the descriptor as JSON: media type, digest, size.")
 def resolve(*, ref: str, hints: tuple[str, ...], platform: str | None, as_json: bool) -> None:
-    """Write the digest that REF stands for.
+    """Print the digest of REF.
 
-    Hints as for fetch: platform:linux/arm64 says the same as --platform linux/arm64.
+    Hints are those of fetch: platform:linux/arm64 selects a child of an index as --platform linux/arm64 does.
     """
     from distsdk.remotes.base import Resolver
 
@@ -42,11 +42,11 @@ def resolve(*, ref: str, hints: tuple[str, ...], platform: str | None, as_json: 
     write_line(json.dumps(descriptor.to_fields()) if as_json else str(descriptor.digest))
 
 
-@main.command()
+@main.command(example="distsdk tags docker.io/library/redis")
 @click.argument("locator")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON array.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def tags(locator: str, as_json: bool) -> None:
-    """Write the tags of LOCATOR, a line each."""
+    """List the tags of LOCATOR."""
     from distsdk.model.reference import Locator
     from distsdk.remotes.base import TagLister
 
@@ -57,13 +57,13 @@ def tags(locator: str, as_json: bool) -> None:
     write_listing(remote.tags(), as_json=as_json)
 
 
-@main.command()
+@main.command(example="distsdk catalog registry.example:5000")
 @click.argument("host")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON array.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def catalog(host: str, as_json: bool) -> None:
-    """Write the repositories of HOST, a line each.
+    """List the repositories of HOST.
 
-    Many registries, Docker Hub among them, do not tell.
+    Many registries, Docker Hub among them, refuse this request.
     """
     from distsdk.model.reference import Locator
     from distsdk.remotes.base import Catalog
@@ -82,13 +82,13 @@ def catalog(host: str, as_json: bool) -> None:
     write_listing(remote.catalog(), as_json=as_json)
 
 
-@main.command()
+@main.command(example="distsdk hosts docker.io")
 @click.argument("locator")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def hosts(locator: str, as_json: bool) -> None:
-    """Write which endpoints would be asked for LOCATOR, in which order, what for, and why.
+    """Show the endpoints that serve LOCATOR, in order.
 
-    Nothing is asked of anybody.
+    No request is sent.
     """
     from distsdk.model.reference import Locator
 

@@ -30,16 +30,25 @@ def _store() -> distsdk.Store:
     return distsdk.Store(option("store"))
 
 
-@main.command()
+@main.command(example="distsdk pull --platform linux/arm64 redis:7")
 @click.argument("ref")
-@click.option("--platform", metavar="OS/ARCH", help="Of an index; by default linux on this machine's architecture.")
-@click.option("--all-platforms", is_flag=True, help="All that an index refers to.")
-@click.option("--plan", "only_plan", is_flag=True, help="Only tell what would be fetched.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=4, help="Blobs at once; 4 by default.")
 @click.option(
-    "--connections", type=click.IntRange(1, 64), help="Ranges of one blob at once; by default as many as help."
+    "--platform",
+    metavar="OS/ARCH",
+    help="Select the image of an index (default: linux on this machine's architecture).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write the descriptor, or the plan.")
+@click.option("--all-platforms", is_flag=True, help="Download the whole index.")
+@click.option("--plan", "only_plan", is_flag=True, help="Print the plan; download nothing.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), metavar="N", default=4, help="Download N blobs at once (default: 4)."
+)
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Fetch N ranges of one blob at once (default: as many as are faster).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the descriptor, or the plan, as JSON.")
 def pull(
     *,
     ref: str,
@@ -50,10 +59,10 @@ def pull(
     connections: int | None,
     as_json: bool,
 ) -> None:
-    """Bring an image or artifact into the store, name it REF there, and write its digest.
+    """Download an image or artifact into the store.
 
-    What is there is not fetched again; what an earlier pull left is gone on with. Of an index, one platform comes, and
-    the name stands for it.
+    REF names it there, and its digest is printed. Blobs that the store has are not downloaded again; interrupted
+    downloads resume. Of an index, only the chosen platform is downloaded.
     """
     if all_platforms and platform is not None:
         raise click.UsageError("--platform or --all-platforms: one of them")
@@ -88,11 +97,11 @@ def _write_plan(plan: Plan, *, as_json: bool) -> None:
     write_line(json.dumps({"name": plan.name, "target": plan.target.to_fields(), **totals, "steps": steps}))
 
 
-@main.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object: descriptors by name.")
+@main.group(invoke_without_command=True, example="distsdk images")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: descriptors by name.")
 @click.pass_context
 def images(context: click.Context, as_json: bool) -> None:
-    """List the images in the store; with rm, take their names away."""
+    """List the images in the store."""
     if context.invoked_subcommand is not None:
         return
     begin(context)
@@ -104,31 +113,31 @@ def images(context: click.Context, as_json: bool) -> None:
     _write_table(("NAME", "DIGEST", "PLATFORM OR TYPE"), rows)
 
 
-@images.command("rm")
+@images.command("rm", example="distsdk images rm redis:7")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def images_rm(names: tuple[str, ...]) -> int:
-    """Take names away; a familiar one, redis:7, will do.
+    """Remove names from the store.
 
-    The content stays until distsdk content gc.
+    The blobs stay until distsdk content gc.
     """
     store = _store()
     return _each(names, lambda name: store.untag(name if name in store.images() else str(read_reference(name))))
 
 
-@main.group()
+@main.group(example="distsdk content verify --heal")
 def content() -> None:
-    """Bring blobs into the store, and look after those that are there."""
+    """Add, check and remove the blobs of the store."""
 
 
-@content.command()
+@content.command(example="distsdk content ingest backup < file")
 @click.argument("key")
-@click.option("--expected-digest", metavar="DIGEST", help="What the bytes must hash to.")
-@click.option("--expected-size", type=click.IntRange(min=0), metavar="BYTES", help="How many there must be.")
+@click.option("--expected-digest", metavar="DIGEST", help="Require this digest.")
+@click.option("--expected-size", type=click.IntRange(min=0), metavar="BYTES", help="Require this many bytes.")
 def ingest(key: str, expected_digest: str | None, expected_size: int | None) -> None:
-    """Take the bytes on stdin into the store, and write their digest.
+    """Add the bytes on stdin to the store.
 
-    Until it is done, content active shows the ingest under its KEY; ingests of one key wait for each other. Without
-    an expected digest, whatever comes is taken.
+    Their digest is printed. While it runs, distsdk content active lists the ingest under its KEY; ingests with the
+    same key wait for each other.
     """
     if sys.stdin is None:
         raise click.UsageError("the bytes are read from stdin, which is closed")
@@ -142,10 +151,10 @@ def ingest(key: str, expected_digest: str | None, expected_size: int | None) -> 
     write_line(str(ingested.digest))
 
 
-@content.command()
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON array.")
+@content.command(example="distsdk content active")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def active(as_json: bool) -> None:
-    """List the ingests that are not done, the oldest first; their writers may be gone."""
+    """List unfinished ingests, the oldest first."""
     found = _store().active()
     if as_json:
         write_line(json.dumps([_active_fields(ingest) for ingest in found]))
@@ -165,11 +174,11 @@ def active(as_json: bool) -> None:
     _write_table(("KEY", "OFFSET", "TOTAL", "STARTED", "UPDATED", "PID"), rows)
 
 
-@content.command()
-@click.option("-q", "--quiet", "only_digests", is_flag=True, help="Digests only.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line.")
+@content.command(example="distsdk content ls")
+@click.option("-q", "--quiet", "only_digests", is_flag=True, help="Print digests only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def ls(only_digests: bool, as_json: bool) -> None:
-    """List the blobs, a line each, in no order."""
+    """List the blobs of the store, in no order."""
     for info in _store().blobs():
         if as_json:
             write_line(json.dumps(_info_fields(info)))
@@ -177,36 +186,41 @@ def ls(only_digests: bool, as_json: bool) -> None:
             write_line(str(info.digest) if only_digests else f"{info.digest}  {human_size(info.size):>12}")
 
 
-@content.command()
+@content.command(example="distsdk content get sha256:DIGEST > blob")
 @click.argument("digest")
 def get(digest: str) -> None:
-    """Write a blob's bytes to stdout, verified."""
+    """Write a blob to stdout, verified."""
     for chunk in _store().blob(digest).stream():
         write(chunk)
 
 
-@content.command()
+@content.command(example="distsdk content path sha256:DIGEST")
 @click.argument("digest")
 def path(digest: str) -> None:
-    """Write the name of the file that holds a blob, which is not to be changed."""
+    """Print the path of the file that holds a blob.
+
+    Do not change the file.
+    """
     write_line(str(_store().path(digest)))
 
 
-@content.command()
+@content.command(example="distsdk content rm sha256:DIGEST")
 @click.argument("digests", nargs=-1, required=True, metavar="DIGEST...")
 def rm(digests: tuple[str, ...]) -> int:
-    """Remove blobs, whether or not an image needs them."""
+    """Remove blobs, also those that an image needs."""
     return _each(digests, _store().delete)
 
 
-@content.command()
-@click.option("--heal", is_flag=True, help="Fetch what is damaged, or missing, from where its image came from.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@content.command(example="distsdk content verify --heal")
+@click.option(
+    "--heal", is_flag=True, help="Download damaged and missing blobs again from the registries of their images."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(heal: bool, as_json: bool) -> int:
-    """Hash every blob anew; what is damaged is put out of the way and written, a digest a line.
+    """Hash all blobs and quarantine the damaged ones.
 
-    Exits with 5 if something is damaged and was not healed. An image that cannot be completed does not keep others from
-    it; its failure is told, and has its own code.
+    Their digests are printed. The exit code is 5 if a damaged blob was not healed. An image that cannot be healed does
+    not stop the others; its error is reported and sets the exit code.
     """
     store = _store()
     found = store.verify()
@@ -247,11 +261,14 @@ def _has(store: distsdk.Store, digest: distsdk.Digest) -> bool:
     return True
 
 
-@content.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@content.command(example="distsdk content gc --dry-run")
+@click.option("--dry-run", is_flag=True, help="Print the digests; remove nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def gc(dry_run: bool, as_json: bool) -> None:
-    """Remove blobs that no image leads to, and ingests that nobody went on with for a day."""
+    """Remove blobs that no image needs.
+
+    Ingests that nothing was written to for a day are removed too.
+    """
     found = _store().gc(dry_run=dry_run)
     if as_json:
         blobs, ingests = [_info_fields(info) for info in found.blobs], [_active_fields(i) for i in found.ingests]

@@ -6,6 +6,8 @@ import datetime
 import hashlib
 import ipaddress
 import json
+import re
+import shlex
 import signal
 import ssl
 import subprocess
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from distsdk.cli import EXIT_CODES, main
+from distsdk.cli import EXIT_CODES, main, run
+from distsdk.cli.app import ELSEWHERE, SECTIONS
 from distsdk.cli.fetch import WINDOW
 from distsdk.testing import Cut, Redirect, Registry, Stall, Status, WrongBytes, WrongDigestHeader
 
@@ -558,16 +561,84 @@ def test_listings_into_a_closed_pipe(registry: Registry, command: str) -> None:
 # Help
 
 
-def test_every_command_has_help() -> None:
-    """A line of its own in the list, a page with every option described."""
-    listed = run_command("--help").stdout.decode()
-    for name, command in main.commands.items():
-        assert f"\n  {name} " in listed
-        done = run_command(name, "--help")
+def commands(group: click.Group = main, above: click.Context | None = None) -> Iterator[click.Context]:
+    """Yield the context of a group and of every command below it."""
+    context = click.Context(
+        group, parent=above, info_name="distsdk" if above is None else group.name, **group.context_settings
+    )
+    yield context
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, context)
+        else:
+            yield click.Context(command, parent=context, info_name=name)
+
+
+@pytest.mark.parametrize("context", [*commands()], ids=lambda context: context.command_path)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_has_one_form(context: click.Context, columns: int) -> None:
+    """A short summary, options with their defaults, the global options, and one example that is a valid command."""
+    context.terminal_width = columns
+    command = context.command
+    summary = command.get_short_help_str(columns)
+    assert re.fullmatch(r"[A-Z][^.\x00-\x1f]{3,58}[^.\x00-\x1f]", summary.removesuffix(".")), summary
+    assert summary.removesuffix(".") == (command.help or "").partition("\n")[0].removesuffix(".")
+    text = command.get_help(context)
+    assert text.startswith(f"Usage: {context.command_path} ")
+    assert "\\b" not in text
+    assert max(map(len, text.splitlines())) <= columns
+    own, _, shared = text.partition("\nGlobal options:\n")
+    options, example = shared.split("\n\nExample:\n")
+    assert "-h, --help" in own
+    for option in main.params:
+        if option.name in {"timeout", "store", "replay", "cacert"}:
+            assert f"\n  --{option.name} " in f"\n{options}"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help
+            assert parameter.help[0].isupper()
+            assert parameter.help.endswith(".")
+            if type(parameter.default) is int:
+                assert f"(default: {parameter.default})" in parameter.help
+    words = shlex.split(example.partition(">")[0].partition("<")[0])
+    path = context.command_path.split()
+    if not isinstance(command, click.Group):
+        assert path == words[: len(path)]
+        command.make_context(path[-1], words[len(path) :], parent=context.parent)  # raises for what is not valid
+
+
+def test_h_is_help() -> None:
+    """``-h`` prints what ``--help`` prints, everywhere."""
+    for words in (["-h"], ["fetch", "-h"], ["content", "-h"], ["content", "verify", "-h"]):
+        done = run_command(*words)
         assert (0, b"") == (done.returncode, done.stderr)
-        assert done.stdout.decode().startswith(f"Usage: distsdk {name} ")
-        assert command.get_short_help_str()
-        assert all(option.help for option in command.params if isinstance(option, click.Option))
+        assert run_command(*words[:-1], "--help").stdout == done.stdout
+
+
+def test_commands_are_listed_in_groups() -> None:
+    """The list of commands has each once, under a heading, with its whole summary."""
+    assert sorted(main.commands) == sorted(name for names in SECTIONS.values() for name in names)
+    listed = run_command("--help", variables={"COLUMNS": "80"}).stdout.decode()
+    for heading, names in SECTIONS.items():
+        assert f"\n{heading}:\n" in listed
+        for name in names:
+            assert f"\n  {name:<9}  {main.commands[name].get_short_help_str(80)}\n" in listed
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_commands_of_other_tools_point_to_ours(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that skopeo, crane, oras or docker uses ends with 2 and names the command here."""
+    assert 2 == run([name, "redis"])
+    assert f"use: distsdk {ELSEWHERE[name]}\n" in capsys.readouterr().err
+    command: click.Command = main
+    for word in ELSEWHERE[name].split():
+        if word.startswith("-"):
+            assert any(
+                word in option.opts for option in command.get_params(click.Context(command, **main.context_settings))
+            )
+        elif isinstance(command, click.Group) and word in command.commands:
+            command = command.commands[word]
+    assert command is not main or ELSEWHERE[name].startswith("--")
 
 
 def test_help_names_every_exit_code() -> None:
@@ -584,3 +655,6 @@ def test_the_shell_completes() -> None:
     assert b"_distsdk_completion" in source.stdout
     words = {"_DISTSDK_COMPLETE": "bash_complete", "COMP_WORDS": "distsdk t", "COMP_CWORD": "1"}
     assert b"plain,tags\n" == run_command(variables=words).stdout
+    words = {"_DISTSDK_COMPLETE": "bash_complete", "COMP_WORDS": "distsdk tags --", "COMP_CWORD": "2"}
+    completed = run_command(variables=words).stdout.decode().splitlines()
+    assert {f"plain,{option.opts[0]}" for option in main.params if option.name != "version"} < set(completed)

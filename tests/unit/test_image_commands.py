@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -125,6 +126,29 @@ class Run:
         assert "Traceback" not in line
         return ended.returncode, line
 
+    def on_terminal(self, *arguments: str | Path, columns: int = 80, stdin: bytes = b"") -> tuple[int, str]:
+        """Return the code of a command whose stdout and stderr are a terminal, and what it shows."""
+        import fcntl
+        import pty
+        import struct
+        import termios
+
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        with subprocess.Popen(
+            [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, env=self.variables
+        ) as process:
+            os.close(theirs)
+            assert process.stdin is not None
+            process.stdin.write(stdin)
+            process.stdin.close()
+            shown = b""
+            with contextlib.suppress(OSError):  # EIO at the end
+                while data := os.read(ours, 65536):
+                    shown += data
+            os.close(ours)
+            return process.wait(60), shown.decode()
+
 
 @pytest.fixture
 def run(variables: dict[str, str]) -> Run:
@@ -133,6 +157,15 @@ def run(variables: dict[str, str]) -> Run:
 
 
 # ls and cat
+
+
+def test_ls_without_tag_says_how_to_list_tags(variables: dict[str, str], registry: Registry) -> None:
+    """A name without tag and path lists the files of latest, and stderr names the command for tags."""
+    registry.add_image("x", "latest", layers=[UPPER])
+    x = registry.locator("x")
+    for arguments, said in (([x], True), ([x, "/etc"], False), ([f"{x}:latest"], False), ([x, "--quiet"], False)):
+        done = subprocess.run([*COMMAND, "ls", *arguments], capture_output=True, check=True, env=variables)
+        assert said == (f"to list tags: distsdk tags {x}\n" in done.stderr.decode())
 
 
 def test_ls_lists_a_folder_and_cat_writes_a_file(run: Run, ref: str) -> None:
@@ -250,21 +283,51 @@ def test_inspect_says_what_it_is(run: Run, registry: Registry, ref: str) -> None
     text = run.done("inspect", ref)
     assert all(line.isprintable() for line in text.splitlines())
     for line in (
-        f"name       {ref}",
-        "platform   linux/amd64",
-        "created    2026-01-02T03:04:05Z",
-        'entrypoint ["/bin/tool"]',
-        'command    ["a b"]',
-        "user       me",
+        f"name     {ref}",
+        "platform linux/amd64",
+        "created  2026-01-02T03:04:05Z",
+        "command  /bin/tool 'a b'",
+        "user     me",
     ):
         assert line in text.splitlines()
-    assert f"layer 1    {Digest.of(UPPER)}" in text
+    assert f"layer 1  {Digest.of(UPPER)}" in text
     assert "RUN \\x1b[31m rm etc/old" in text
     fields = json.loads(run.done("inspect", "--json", ref))
     assert [str(Digest.of(LOWER)), str(Digest.of(UPPER))] == [found["digest"] for found in fields["manifest"]["layers"]]
     assert CONFIG["config"] == fields["config"]["config"]
-    assert ref == fields["name"]
+    assert (ref, None) == (fields["name"], fields["index"])
     assert run.done("resolve", ref).strip() == fields["digest"]
+
+
+def test_inspect_shows_index_and_child(run: Run, registry: Registry) -> None:
+    """The digests of the index and of the chosen image are shown; an image in the store takes no request."""
+    images = [registry.add_image("x", layers=[LOWER], platform=f"linux/{name}") for name in ("amd64", "arm64")]
+    index = registry.add_index("x", "both", manifests=images)
+    ref = f"{registry.locator('x')}:both"
+    lines = run.done("inspect", ref, "--platform", "linux/arm64").splitlines()
+    assert [f"index    {index.digest}", f"digest   {images[1].digest}", "platform linux/arm64"] == lines[1:4]
+    assert 4 == registry.count()
+    fields = json.loads(run.done("inspect", "--json", ref, "--platform", "linux/arm64"))
+    assert (str(index.digest), str(images[1].digest)) == (fields["index"], fields["digest"])
+    run.done("pull", "--all-platforms", ref)
+    registry.reset()
+    assert lines == run.done("inspect", ref, "--platform", "linux/arm64").splitlines()
+    assert 0 == registry.count()
+
+
+@posix
+@pytest.mark.parametrize("columns", [80, 120])
+def test_inspect_fits_the_terminal(run: Run, registry: Registry, columns: int) -> None:
+    """No line is wider than the terminal; the digests of index and child are whole."""
+    long = {**CONFIG, "history": [{"created_by": "RUN " + "x" * 200}]}
+    image = registry.add_image("x", layers=[LOWER], config=long, platform="linux/amd64")
+    index = registry.add_index("x", "long", manifests=[image])
+    code, shown = run.on_terminal("inspect", f"{registry.locator('x')}:long", columns=columns)
+    lines = shown.splitlines()
+    assert 0 == code
+    assert max(map(len, lines)) == columns
+    assert {f"index    {index.digest}", f"digest   {image.digest}"} < set(lines)
+    assert str(Digest.of(LOWER))[: 71 if columns == 120 else 19] in lines[-1]
 
 
 # du
