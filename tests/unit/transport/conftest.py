@@ -20,6 +20,8 @@ from distsdk.transport.hosts import Endpoint, Hosts
 from distsdk.transport.http import Limits, Timeouts, Transport
 from distsdk.transport.retry import Retry
 
+from ...support import HANGS
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
@@ -210,14 +212,14 @@ class MakeTransport(Protocol):
 
 @pytest.fixture(scope="session")
 def transport() -> MakeTransport:
-    """Make a transport that gives up after five seconds."""
+    """Make a transport that gives up after a minute: where a test waits for that, it says how long."""
 
     def make(
         url: str,
         *,
         hosts: Hosts = Hosts(),  # noqa: B008 - frozen
         retry: Retry = Retry(attempts=1),  # noqa: B008 - frozen
-        timeouts: Timeouts = Timeouts(5, 5, 5),  # noqa: B008 - frozen
+        timeouts: Timeouts = Timeouts(60, 60, 60),  # noqa: B008 - frozen
         limits: Limits = Limits(),  # noqa: B008 - frozen
         session: requests.Session | None = None,
     ) -> Transport:
@@ -278,7 +280,7 @@ class InChild(Protocol):
     """Does something in a forked child."""
 
     def __call__(self, work: Callable[[], object]) -> Callable[[], None]:
-        """Begin; return what waits for the child, at most ten seconds, and says whether it went well."""
+        """Begin; return what waits for the child, and says whether it went well."""
         ...
 
 
@@ -299,7 +301,7 @@ def in_child() -> InChild:
                 os._exit(code)
 
         def wait() -> None:
-            end = time.monotonic() + 10
+            end = time.monotonic() + HANGS
             while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
                 if time.monotonic() > end:
                     os.kill(child, signal.SIGKILL)

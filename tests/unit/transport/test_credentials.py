@@ -28,6 +28,8 @@ from distsdk.errors import InvalidConfig
 from distsdk.transport import credentials
 from distsdk.transport.credentials import AuthFile, Credentials, Login, parse_auth_file
 
+from ...support import HANGS
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Mapping
@@ -166,7 +168,7 @@ def test_skopeo_takes_the_same_key(tmp_path: Path, content: dict[str, object], h
 def skopeo_user(name: str, *options: str) -> str | None:
     """Return the user that skopeo would log in as."""
     command = ["skopeo", "login", "--get-login", *options, name]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert run.returncode == 0 or "not logged into" in run.stderr, run.stderr
     return run.stdout.strip() if run.returncode == 0 else None
 
@@ -485,7 +487,7 @@ def test_a_pipe_is_read_once(home: Path, tmp_path: Path, monkeypatch: pytest.Mon
         assert "me" == user(first.result())
         second = pool.submit(found.login, HOST, "")
         try:
-            assert "me" == user(second.result(timeout=5))
+            assert "me" == user(second.result(timeout=HANGS))
         finally:
             if not second.done():
                 pipe.write_text("")
@@ -505,7 +507,7 @@ def test_what_skopeo_login_writes_is_read(
     registry = serve(answer, authority.context)
     file = tmp_path / "auth.json"
     login = ["skopeo", "login", "--tls-verify=false", f"--authfile={file}", "-u", "me", "-p", "p:ä w", registry.host]
-    subprocess.run(login, check=True, capture_output=True, timeout=30)
+    subprocess.run(login, check=True, capture_output=True, timeout=HANGS)
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(file))
     assert Login("me", "p:ä w", source=str(file)) == Credentials.from_environment().login(registry.host, "x")
 
@@ -682,19 +684,17 @@ def test_a_helper_that_hangs_is_ended_with_what_it_started(
     home: Path, helper: Helper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while, with an error that says how long that was."""
-    helper("one", f'sleep 100 & echo $! > "{tmp_path}/child"; wait')
+    helper("one", f'sleep 1000 & echo $! > "{tmp_path}/child"; wait')
     write(places(home)["docker"], {"credsStore": "one"})
     monkeypatch.setattr(credentials, "HELPER_TIMEOUT", 0.7)
-    started = time.monotonic()
     with pytest.raises(InvalidConfig, match=r"did not answer for registry\.example within 0\.7 seconds"):
         Credentials.from_environment().login(HOST, "")
-    assert time.monotonic() - started < 5
     assert is_gone(int((tmp_path / "child").read_text()))
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process ends within five seconds."""
-    end = time.monotonic() + 5
+    """Whether a process ends: at once, though a busy machine may need a moment."""
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         run = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
         if run.stdout.strip()[:1] in {"", "Z"}:
@@ -706,12 +706,10 @@ def is_gone(pid: int) -> bool:
 @posix
 def test_what_a_helper_leaves_running_is_left_alone(home: Path, helper: Helper, tmp_path: Path) -> None:
     """A key ring that it unlocked goes on, holds its pipes, and keeps nobody waiting."""
-    helper("one", f'sleep 100 & echo $! > "{tmp_path}/child"; {answering("me", "pw")}')
+    helper("one", f'sleep 1000 & echo $! > "{tmp_path}/child"; {answering("me", "pw")}')
     write(places(home)["docker"], {"credsStore": "one"})
-    started = time.monotonic()
     try:
         assert "me" == user(Credentials.from_environment().login(HOST, ""))
-        assert time.monotonic() - started < 5
     finally:
         os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # fails if it is gone
 
@@ -801,7 +799,7 @@ def test_a_forked_child_waits_for_no_lock_and_asks_itself(home: Path, helper: He
                 time.sleep(0.01)
             child = os.fork()
             if child == 0:
-                signal.alarm(10)
+                signal.alarm(HANGS)
                 os._exit(0 if user(found.login(HOST, "")) == "child" else 1)
             assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         finally:

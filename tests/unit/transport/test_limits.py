@@ -48,6 +48,10 @@ def registry() -> Iterator[Registry]:
         yield registry
 
 
+#: Seconds in which a busy machine, too, sees the end of a time-out of one; the time-outs next to it are longer.
+SOON = 60
+
+
 def elapsed(work: Callable[[], object]) -> float:
     """Return how many seconds something takes."""
     start = time.monotonic()
@@ -63,9 +67,9 @@ def test_no_connection_in_time(blackhole: str, transport: MakeTransport, ask: As
 
     def work() -> None:
         with pytest.raises(Unreachable, match=f"{blackhole} did not accept a connection in time"):
-            ask(transport(f"http://{blackhole}", timeouts=Timeouts(1, 30, 30)))
+            ask(transport(f"http://{blackhole}", timeouts=Timeouts(1, 120, 120)))
 
-    assert elapsed(work) < 5
+    assert elapsed(work) < SOON
 
 
 @pytest.mark.parametrize("drips", [False, True])
@@ -102,10 +106,10 @@ def test_no_tls_handshake_in_time(
         def work() -> None:
             message = f"^no TLS connection with {host} came about within 1 seconds$"
             with pytest.raises(Unreachable, match=message) as caught:
-                ask(transport(f"https://{host}", hosts=hosts, timeouts=Timeouts(1, 20, 30)))
+                ask(transport(f"https://{host}", hosts=hosts, timeouts=Timeouts(1, 120, 120)))
             assert caught.value.temporary
 
-        assert 0.9 < elapsed(work) < 15
+        assert 0.9 < elapsed(work) < SOON
         over.set()
         listener.shutdown(socket.SHUT_RDWR)
 
@@ -115,7 +119,7 @@ def test_no_tls_handshake_before_the_deadline(transport: MakeTransport, ask: Ask
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DeadlineExceeded, match="not done within 1 seconds") as caught:
-            ask(transport(url, timeouts=Timeouts(20, 20, 1)))
+            ask(transport(url, timeouts=Timeouts(120, 120, 1)))
     assert caught.value.seconds == 1
 
 
@@ -159,11 +163,11 @@ def test_a_name_that_is_not_resolved_in_time(transport: MakeTransport, ask: Ask)
     def work() -> None:
         message = r"^the name of silent\.invalid:5000 was not resolved within 1 seconds: check the network$"
         with pytest.raises(Unreachable, match=message) as caught:
-            ask(transport("http://silent.invalid:5000", timeouts=Timeouts(1, 30, 30)))
+            ask(transport("http://silent.invalid:5000", timeouts=Timeouts(1, 120, 120)))
         assert caught.value.temporary
         assert caught.value.url == f"http://silent.invalid:5000{PATH}"
 
-    assert 0.9 < elapsed(work) < 15
+    assert 0.9 < elapsed(work) < SOON
 
 
 @pytest.mark.usefixtures("names")
@@ -172,9 +176,9 @@ def test_a_name_that_is_not_resolved_before_the_deadline(transport: MakeTranspor
 
     def work() -> None:
         with pytest.raises(DeadlineExceeded, match="not done within 1 seconds"):
-            ask(transport("http://silent.invalid", timeouts=Timeouts(30, 30, 1)))
+            ask(transport("http://silent.invalid", timeouts=Timeouts(120, 120, 1)))
 
-    assert elapsed(work) < 15
+    assert elapsed(work) < SOON
 
 
 @pytest.mark.usefixtures("names")
@@ -185,9 +189,9 @@ def test_a_proxys_name_that_is_not_resolved_in_time(transport: MakeTransport, as
     def work() -> None:
         message = r"^the name of the proxy http://silent\.invalid:3128 was not resolved within 1 seconds"
         with pytest.raises(Unreachable, match=message):
-            ask(transport("http://registry.invalid", hosts=hosts, timeouts=Timeouts(1, 30, 30)))
+            ask(transport("http://registry.invalid", hosts=hosts, timeouts=Timeouts(1, 120, 120)))
 
-    assert elapsed(work) < 15
+    assert elapsed(work) < SOON
 
 
 def test_addresses_need_no_thread(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, names: Names) -> None:
@@ -229,9 +233,9 @@ def test_all_addresses_together_have_the_time_of_a_connection(
 
     def work() -> None:
         with pytest.raises(Unreachable, match=r"registry\.invalid did not accept a connection in time"):
-            ask(transport("http://registry.invalid", timeouts=Timeouts(1, 30, 30)))
+            ask(transport("http://registry.invalid", timeouts=Timeouts(1, 120, 120)))
 
-    assert 0.9 < elapsed(work) < 10
+    assert 0.9 < elapsed(work) < SOON
 
 
 @pytest.mark.parametrize("after", [None, 0, 5])
@@ -241,11 +245,11 @@ def test_no_byte_in_time(registry: Registry, transport: MakeTransport, ask: Ask,
 
     def work() -> None:
         with pytest.raises(DeadlineExceeded, match="no byte came for 1 seconds") as caught:
-            ask(transport(registry.url, timeouts=Timeouts(5, 1, 30)))
+            ask(transport(registry.url, timeouts=Timeouts(120, 1, 120)))
         assert caught.value.seconds == 1
         assert f"{registry.host}{PATH}" in str(caught.value)
 
-    assert 0.9 < elapsed(work) < 5
+    assert 0.9 < elapsed(work) < SOON
 
 
 def test_a_stalled_blob_is_given_up(registry: Registry, transport: MakeTransport) -> None:
@@ -253,7 +257,7 @@ def test_a_stalled_blob_is_given_up(registry: Registry, transport: MakeTransport
     registry.fault(Stall(100_000))
     digest = registry.add_blob("x", bytes(200_000)).digest
     # Neither the time-out of the connection nor the deadline of documents would end it as soon.
-    with transport(registry.url, timeouts=Timeouts(20, 1, 20)).request(
+    with transport(registry.url, timeouts=Timeouts(120, 1, 120)).request(
         "GET", f"/v2/x/blobs/{digest}", scope=""
     ) as answer:
         chunks: list[bytes] = []
@@ -263,7 +267,7 @@ def test_a_stalled_blob_is_given_up(registry: Registry, transport: MakeTransport
                 chunks.extend(iter(lambda: answer.read(1 << 20), b""))
             assert (1, True) == (caught.value.seconds, caught.value.temporary)
 
-        assert 0.9 < elapsed(work) < 15
+        assert 0.9 < elapsed(work) < SOON
     assert sum(map(len, chunks)) == 100_000
 
 
@@ -299,7 +303,7 @@ def test_documents_have_a_deadline(serve: Serve, transport: MakeTransport, ask: 
         with pytest.raises(DistError):
             ask(transport(serve(drip(prefix)).url, timeouts=Timeouts(5, 2, 1)))
 
-    assert elapsed(work) < 7
+    assert elapsed(work) < SOON
 
 
 def test_the_deadline_is_told(serve: Serve, transport: MakeTransport, ask: Ask) -> None:
@@ -315,11 +319,11 @@ def test_a_read_ends_with_the_deadline(registry: Registry, transport: MakeTransp
 
     def work() -> None:
         with pytest.raises(DeadlineExceeded) as caught:
-            ask(transport(registry.url, timeouts=Timeouts(5, 30, 1)))
+            ask(transport(registry.url, timeouts=Timeouts(120, 120, 1)))
         assert caught.value.seconds <= 1
-        assert "30 seconds" not in str(caught.value)
+        assert "120 seconds" not in str(caught.value)
 
-    assert elapsed(work) < 5
+    assert elapsed(work) < SOON
 
 
 # Connections that fail

@@ -77,7 +77,7 @@ def test_sixteen_threads_ask_for_one_token(registry: Registry, transport: MakeTr
 def test_a_stalled_token_service_holds_up_nobody_longer_than_once(
     registry: Registry, transport: MakeTransport, ask: Ask
 ) -> None:
-    """Eight threads that wait for a token that does not come give up together, not one after the other."""
+    """Thirty threads that wait for a token that does not come give up together, not one after the other."""
     shared = transport(registry.url, timeouts=Timeouts(1, 1, 1))
     registry.fault(Stall(after=None), path="/token")
 
@@ -87,9 +87,9 @@ def test_a_stalled_token_service_holds_up_nobody_longer_than_once(
         return caught.type
 
     start = time.monotonic()
-    with ThreadPoolExecutor(8) as pool:
-        assert [DeadlineExceeded] * 8 == list(pool.map(work, range(8)))
-    assert time.monotonic() - start < 5
+    with ThreadPoolExecutor(30) as pool:
+        assert [DeadlineExceeded] * 30 == list(pool.map(work, range(30)))
+    assert time.monotonic() - start < 25  # one after the other it takes thirty
 
 
 def test_tokens_are_kept_by_scope(registry: Registry, transport: MakeTransport, ask: Ask) -> None:
