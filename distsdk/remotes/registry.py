@@ -38,7 +38,7 @@ from distsdk.model.reference import Object
 from distsdk.remotes.base import Documents, Referrers, Settings, Wanted
 from distsdk.remotes.referrers import Listing, as_referrer, chosen, fallback_tag, parse_document
 from distsdk.remotes.source import Reader
-from distsdk.remotes.upload import CHUNK, Upload, check_created
+from distsdk.remotes.upload import CHUNK, Upload, check_created, content_digest
 from distsdk.transport.deadline import Deadline
 from distsdk.transport.endpoints import Endpoints
 from distsdk.transport.origin import follow
@@ -421,7 +421,7 @@ class RegistryRemote(Documents):
             )
         except NotFound as error:
             message = f"{self._name(wanted)} does not exist ({', '.join(error.codes) or '404'} at {transport.origin})"
-            raise NotFound(message, codes=error.codes) from error
+            raise NotFound(message, codes=error.codes, detail=error.detail) from error
         except RegistryError as error:
             if error.status not in {400, 405, 501}:
                 raise
@@ -430,7 +430,7 @@ class RegistryRemote(Documents):
                 message += (
                     "; many registries remove no tag alone: give the digest to remove the manifest and all its tags"
                 )
-            raise RegistryError(message, status=error.status, codes=error.codes) from error
+            raise RegistryError(message, status=error.status, codes=error.codes, detail=error.detail) from error
 
     def _subject(self, transport: Transport, digest: Digest) -> Digest | None:
         """Return what a manifest is about; None if it is there and about nothing, or cannot be read."""
@@ -534,18 +534,20 @@ class RegistryRemote(Documents):
 
         def ask(transport: Transport, patience: Patience) -> T:
             codes: tuple[str, ...] = ()
+            detail = ""
             for path in tuple(paths):
                 headers = {"Accept": ", ".join(wanted.accept)} if _is_manifest(path) else {}
                 try:
                     found = get(transport, path, headers, patience)
                 except NotFound as error:
                     codes += tuple(code for code in error.codes if code not in codes)
+                    detail = detail or error.detail
                 else:
                     paths[:] = [path]
                     return found
             why = ", ".join(codes) or "404"
             message = f"{self._name(wanted)} does not exist ({why} at {transport.origin})"
-            raise NotFound(message, codes=codes)
+            raise NotFound(message, codes=codes, detail=detail)
 
         try:
             # What its digest vouches for, a mirror may serve; what a tag stands for, only who is trusted to resolve.
@@ -661,13 +663,10 @@ class RegistryRemote(Documents):
         return Blob.from_bytes(raw, media_type=media_type, digest=digest)
 
     def _content_digest(self, answer: Answer) -> Digest | None:
-        text = answer.headers.get("Docker-Content-Digest")
-        if not text:
-            return None
         try:
-            return Digest.parse(text)
+            return content_digest(answer)
         except InvalidDigest as error:
-            message = f"{redact(answer.url)} answered with a Docker-Content-Digest that is none"
+            message = f"{redact(answer.url)} has an invalid Docker-Content-Digest header"
             raise MalformedDocument(message) from error
 
 

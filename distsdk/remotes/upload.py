@@ -428,6 +428,19 @@ class Upload:
             ).discard(self._transport.limits.error)
 
 
+def content_digest(answer: Answer) -> Digest | None:
+    """Return the digest that a response names in ``Docker-Content-Digest``; None where it names none.
+
+    Raises:
+        InvalidDigest: The header is malformed, or names several digests.
+    """
+    # Blanks do not count, and a field that comes twice is one with commas (RFC 9110 sections 5.5 and 5.3).
+    named = {text.strip() for text in answer.headers.get("Docker-Content-Digest", "").split(",")} - {""}
+    if len(named) > 1:
+        raise InvalidDigest("several digests in one Docker-Content-Digest header")
+    return Digest.parse(named.pop()) if named else None
+
+
 def check_created(answer: Answer, digest: Digest) -> None:
     """Hold what a registry says it has now against what was sent.
 
@@ -437,9 +450,12 @@ def check_created(answer: Answer, digest: Digest) -> None:
         DigestMismatch: It is something else.
     """
     place = unquote(urlsplit(answer.headers.get("Location", "")).path.rpartition("/")[2])
-    for text in (answer.headers.get("Docker-Content-Digest", ""), place):
-        with contextlib.suppress(InvalidDigest):
-            told = Digest.parse(text)
-            if told.algorithm == digest.algorithm and told != digest:
-                message = f"{redact(answer.url)}: {digest} was sent, and the registry says that it has {told}"
-                raise DigestMismatch(message, expected=str(digest), got=str(told))
+    named: list[Digest | None] = []
+    with contextlib.suppress(InvalidDigest):
+        named.append(content_digest(answer))
+    with contextlib.suppress(InvalidDigest):
+        named.append(Digest.parse(place))
+    for told in named:
+        if told is not None and told.algorithm == digest.algorithm and told != digest:
+            message = f"{redact(answer.url)}: {digest} was sent, and the registry says that it has {told}"
+            raise DigestMismatch(message, expected=str(digest), got=str(told))

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import http.client
 import http.cookiejar
-import json
 import logging
 import os
 import pickle
@@ -52,6 +51,7 @@ from distsdk.transport.deadline import (
 from distsdk.transport.origin import Origin, follow
 from distsdk.transport.record import active_recorder
 from distsdk.transport.replay import active_session
+from distsdk.transport.reported import ErrorBody, cause_of, parse_error_body, show_warnings
 from distsdk.transport.retry import Patience, Retry
 
 if TYPE_CHECKING:
@@ -509,6 +509,7 @@ class Transport:
         _log.debug("%s %s: %s", method, redact(url), response.status_code)
         if origin == self.origin:
             self.rate_limit = parse_rate_limit(response.headers) or self.rate_limit
+            show_warnings(self.endpoint.origin.partition("://")[2], response.headers.get("Warning", ""))
         recorded = None if self._recorder is None else self._recorder.exchange(prepared, response)
         # RFC 9110 sections 9.3.2 and 6.4.1
         has_body = method != "HEAD" and response.status_code not in {204, 304}
@@ -562,45 +563,46 @@ class Transport:
         if answer.status != 200:
             error = self._error(answer, method)
             if isinstance(error, NotFound) and form is None:  # the service is missing, not what the token is for
-                raise RegistryError(f"no token service: {error}", status=404, codes=error.codes)
+                message = f"no token service: {error}"
+                raise RegistryError(message, status=404, codes=error.codes, detail=error.detail)
             raise error
         return answer.read_document(self.limits.token, deadline, what=f"the reply of {redact(url)}")
 
     def _error(self, answer: Answer, method: str, *, note: str = "") -> DistError:
         """Return the error that an answer stands for, with the registry's own codes and words."""
-        codes, words = self._registry_words(answer, method)
+        body = self._error_body(answer, method)
+        codes, detail = body.codes, body.detail
         note = f"; {note}" if note else ""
-        said = f": {words}" if words else ""
+        said = f": {body.message}" if body.message else ""
         shown = redact(answer.url)
         status = answer.status
         if status == 404:
-            return NotFound(f"{shown} is not there (404{said})", codes=codes)
+            return NotFound(f"{shown} is not there (404{said})", codes=codes, detail=detail)
         if status == 401:
-            return Denied(f"{shown} does not exist or needs a login (401{said}){note}", status=status, codes=codes)
+            message = f"{shown} does not exist or needs a login (401{said}){note}"
+            return Denied(message, status=status, codes=codes, detail=detail)
         if status == 403:
-            return Denied(f"{shown} is forbidden (403{said}){note}", status=status, codes=codes)
+            message = f"{shown} is forbidden (403{said}){note}"
+            return Denied(message, status=status, codes=codes, detail=detail)
         retry_after = parse_retry_after(answer.headers.get("Retry-After", ""))
         if status == 429:
             when = f"in {retry_after:g} seconds" if retry_after is not None else "later"
             message = f"{shown}: the registry wants fewer requests (429{said}); try again {when}"
-            return RateLimited(message, retry_after=retry_after, codes=codes)
+            return RateLimited(message, retry_after=retry_after, codes=codes, detail=detail)
         name = http.client.responses.get(status, "")
         message = f"{shown} answered {status} {name}{said}"
-        return RegistryError(message, status=status, codes=codes, retry_after=retry_after)
+        return RegistryError(message, status=status, codes=codes, retry_after=retry_after, detail=detail)
 
-    def _registry_words(self, answer: Answer, method: str) -> tuple[tuple[str, ...], str]:
-        """Return the codes and messages of an error's body (distribution-spec, "Error Codes")."""
+    def _error_body(self, answer: Answer, method: str) -> ErrorBody:
+        """Return the errors in the body of a response."""
         if method == "HEAD":
             answer.close()
-            return (), ""
+            return ErrorBody()
         try:
             body = answer.read_document(self.limits.error, Deadline(self.timeouts.read), what="the error")
-            reported = [error for error in json.loads(body)["errors"] if isinstance(error, dict)]
+            return parse_error_body(body)
         except (DistError, ValueError, KeyError, TypeError, RecursionError):
-            return (), ""
-        codes = tuple(str(error["code"])[:64] for error in reported if error.get("code"))
-        words = [str(error.get("message") or error.get("code") or "")[:300] for error in reported]
-        return codes, "; ".join(filter(None, words[:3]))
+            return ErrorBody()
 
 
 def _pieces(data: bytes) -> Iterator[memoryview]:
@@ -816,7 +818,7 @@ def _translate_rest(chain: list[BaseException], party: _Party, url: str) -> Unre
         e.strerror or str(e) for e in chain if isinstance(e, OSError) and type(e).__module__ in {"builtins", "socket"}
     ]
     broke = any(isinstance(e, ConnectionResetError | ConnectionAbortedError | BrokenPipeError) for e in chain)
-    return Unreachable(f"{party.where}: {[*told, type(chain[-1]).__name__][0]}", url=url, temporary=broke)
+    return Unreachable(f"{party.where}: {told[0] if told else cause_of(chain)}", url=url, temporary=broke)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -51,6 +51,7 @@ from distsdk.testing import (
     Long,
     NoContentLength,
     NoLink,
+    PaddedDigestHeader,
     Pause,
     Redirect,
     Registry,
@@ -479,6 +480,21 @@ def test_without_a_digest_header_it_is_computed(registry: Registry) -> None:
     expected = served(registry, "7")
     registry.fault(Header("Docker-Content-Digest", None))
     assert expected == connected(registry).fetch("7").descriptor
+
+
+@pytest.mark.parametrize("fault", [PaddedDigestHeader(), PaddedDigestHeader("\t", 2), PaddedDigestHeader("", 2)])
+def test_a_digest_header_may_be_padded_or_repeated(registry: Registry, fault: Fault) -> None:
+    """Blanks around ``Docker-Content-Digest`` do not count, nor does the same header a second time."""
+    expected = served(registry, "7")
+    registry.fault(fault)
+    registry.reset()
+    assert expected == connected(registry).resolve("7")
+    assert ["HEAD manifests 7"] == asked(registry)
+    assert expected == connected(registry).fetch("7").descriptor
+    registry.clear_faults()
+    registry.fault(Header("Docker-Content-Digest", str(UNKNOWN), add=True))
+    with pytest.raises(MalformedDocument):
+        connected(registry).resolve("7")
 
 
 @pytest.mark.parametrize("asked_by", ["digest", "descriptor", "platform"])
@@ -1251,6 +1267,16 @@ def test_a_hostile_refusal_is_bounded_and_escaped(registry: Registry, status: in
     codes = caught.value.codes  # type: ignore[attr-defined] # all of these have it
     assert all(len(code) <= 64 for code in codes)
     assert len(codes) <= 100
+
+
+def test_a_missing_object_has_the_registrys_detail(registry: Registry) -> None:
+    """``detail`` reaches the error of `fetch` and of `delete`."""
+    body = '{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown", "detail": {"Tag": "x"}}]}'
+    registry.fault(Status(404, body))
+    for call in (connected(registry).fetch, connected(registry).delete):
+        with pytest.raises(NotFound) as caught:
+            call("x")
+        assert '{"Tag":"x"}' == caught.value.detail
 
 
 def test_a_login_that_is_not_there_is_said(registry: Registry) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import gc
+import http.client
 import json
+import pickle
+import re
 import socket
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
+import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +26,7 @@ from distsdk.errors import (
     DeadlineExceeded,
     Denied,
     DistError,
+    DistWarning,
     LimitExceeded,
     NotFound,
     RateLimited,
@@ -29,6 +36,7 @@ from distsdk.errors import (
 from distsdk.testing import Cut, Registry, Stall, Status
 from distsdk.transport.hosts import Hosts
 from distsdk.transport.http import Limits, Timeouts, parse_retry_after
+from distsdk.transport.reported import cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -471,6 +479,71 @@ def test_error_bodies_are_bounded(serve: Serve, transport: MakeTransport, ask: A
     assert sent < 64 << 20  # what fits into the socket's buffers, and no more
 
 
+@pytest.mark.parametrize(
+    ("junk", "sentence"),
+    [
+        (b"", "the connection was closed without a response"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "the response is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n", "the response has contradictory Content-Length headers"),
+        (b"HTTP/7.1 200 OK\r\n\r\n", "the response has an unknown version of HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n12345", "contradictory Content-Length"),
+    ],
+)
+def test_causes_are_sentences(serve: Serve, transport: MakeTransport, ask: Ask, junk: bytes, sentence: str) -> None:
+    """A broken response is named in words, without the class of an exception."""
+
+    def answer(_: Asked, stream: socket.socket) -> None:
+        stream.sendall(junk)
+
+    with warnings.catch_warnings():  # urllib3 leaves a socket behind when it refuses two Content-Lengths
+        warnings.simplefilter("ignore", ResourceWarning)
+        with pytest.raises(Unreachable, match=sentence) as caught:
+            ask(transport(serve(answer).url))
+        gc.collect()
+    assert not re.search(r"[a-z][A-Z]", str(caught.value).partition(": ")[2].replace("Content-Length", ""))
+
+
+@pytest.mark.parametrize("error", [*http.client.__all__, *vars(urllib3.exceptions), *vars(requests.exceptions)])
+def test_every_error_of_a_library_has_a_cause(error: str) -> None:
+    """Whichever error a library raises, its cause is a sentence."""
+    found = getattr(http.client, error, None) or getattr(urllib3.exceptions, error, None)
+    kind = found or getattr(requests.exceptions, error)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        assert " " in cause_of([kind.__new__(kind)])
+
+
+# Warnings of registries
+
+
+def test_warnings_are_given_once_a_host(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask) -> None:
+    """A ``Warning`` header with code 299 is a `DistWarning`, the same text once a host; other codes are not."""
+    header = '299 - "Old \\"TLS\\" \x1b[1m", 110 - "Response is stale", 299 - "Soon /x?sig=pl4nted"'
+    peers = [serve(reply(200, b"{}", Warning=header)) for _ in range(2)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for peer in (*peers, *peers):
+            ask(transport(peer.url))
+    given = [str(warning.message) for warning in caught if warning.category is DistWarning]
+    expected = [
+        f"{peer.host} says: {text}" for peer in peers for text in ('Old "TLS" \\x1b[1m', "Soon /x?sig=REDACTED")
+    ]
+    assert expected == given
+    # In the line that called distsdk: that of the fixture `ask`.
+    assert {Path(__file__).with_name("conftest.py")} == {Path(warning.filename) for warning in caught}
+
+
+def test_warnings_are_bounded(serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask) -> None:
+    """Ten warnings of a host are given, each cut; those of another origin that it leads to are not."""
+    cdn = serve(reply(200, b"{}", Warning='299 - "of another"'))
+    many = ", ".join(f'299 - "{n} {"x" * 1000}"' for n in range(50))
+    peer = serve(reply(307, Location=f"{cdn.url}/data", Warning=many))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ask(transport(peer.url))
+    assert 10 == len(caught)
+    assert max(len(str(warning.message)) for warning in caught) < 400
+
+
 # Errors of registries
 
 
@@ -520,6 +593,36 @@ def test_several_errors_are_told(serve: Serve, reply: Reply, transport: MakeTran
         ask(transport(serve(reply(404, error_body(*errors))).url))
     assert caught.value.codes == tuple(f"CODE{n}" for n in range(5))
     assert "word3" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "detail"),
+    [
+        ({"code": "X", "message": "no", "detail": {"Tag": "7"}}, "no", '{"Tag":"7"}'),
+        ({"code": "X", "message": "", "detail": "unknown tag=7"}, "unknown tag=7", "unknown tag=7"),
+        ({"code": "X", "detail": ["a", 1]}, '["a",1]', '["a",1]'),
+        (
+            {"code": "UNKNOWN", "message": "unknown error", "detail": {"DriverName": "s3"}},
+            '{"DriverName":"s3"}',
+            '{"DriverName":"s3"}',
+        ),
+        ({"code": "UNKNOWN", "message": "Unknown error.", "detail": {}}, "Unknown error.", ""),
+        ({"code": "X", "message": None, "detail": None}, "X", ""),
+        ({"message": "", "detail": "/d?sig=pl4nted"}, "/d?sig=REDACTED", "/d?sig=REDACTED"),
+        ({"message": "", "detail": "\x1b[1m"}, r"\x1b[1m", r"\x1b[1m"),
+        ({"message": "", "detail": "x" * 5000}, "x" * 300, "x" * 1000),
+    ],
+)
+def test_detail_is_kept_and_shown_where_the_message_says_nothing(
+    serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, fields: object, message: str, detail: str
+) -> None:
+    """``detail`` of a registry's error is an attribute, and takes the place of a message that says nothing."""
+    for status, kind in ((404, NotFound), (401, Denied), (403, Denied), (429, RateLimited), (500, RegistryError)):
+        with pytest.raises(kind) as caught:
+            ask(transport(serve(reply(status, error_body(fields))).url))
+        assert f": {message}" in str(caught.value)
+        assert detail == caught.value.detail  # type: ignore[attr-defined] # every kind in the table has it
+        assert detail == pickle.loads(pickle.dumps(caught.value)).detail  # noqa: S301 - our own
 
 
 @pytest.mark.parametrize(

@@ -343,9 +343,9 @@ def test_a_proxy_that_accepts_no_connection(transport: MakeTransport, ask: Ask, 
     [
         (b"", "opened no tunnel within 1 seconds$"),
         (b"HTTP/1.1 200 Connection est", "opened no tunnel within 1 seconds$"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", ": BadStatusLine$"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", ": the response is not HTTP$"),
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", ": Tunnel connection failed: 407 Proxy Auth"),
-        (None, ": RemoteDisconnected$"),
+        (None, ": the connection was closed without a response$"),
     ],
 )
 def test_a_proxy_that_opens_no_tunnel(
