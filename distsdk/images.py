@@ -19,7 +19,7 @@ from distsdk.model.media import CONFIGS, DEFAULT_ACCEPT, INDEXES
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint, Reference
 from distsdk.model.shown import FixedRows, Rows, Shown
-from distsdk.model.wording import counted, human_size, quoted
+from distsdk.model.wording import counted, human_size, quoted, shortened
 from distsdk.remotes.base import connect
 from distsdk.store.local import Store
 from distsdk.transfer import MAX_DEPTH, name_in_store
@@ -671,7 +671,8 @@ class Image(Shown):
 
     def __repr__(self) -> str:
         layers = counted(len(self.layers), "layer")
-        return f"<Image {self.reference} {self.platform} {layers}, {human_size(self.download_size)}>"
+        platform = shortened(str(self.platform))
+        return f"<Image {self.reference} {platform} {layers}, {human_size(self.download_size)}>"
 
     def _repr_html_(self) -> str:
         from distsdk.display.html import image

@@ -37,6 +37,8 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 class Platform(ShownAsText):
     """What an image runs on: ``str(platform)`` is ``os[(os_version+feature)]/architecture[/variant]``.
 
+    In the text, any character but letters, digits and ``_.-`` of ASCII is escaped as in URLs: ``%0A``.
+
     Args:
         os: As Go names it: ``linux``, ``windows``.
         architecture: As Go names it: ``amd64``, ``arm64``.
@@ -168,11 +170,12 @@ class Platform(ShownAsText):
         return None
 
     def __str__(self) -> str:
-        os = self.os or "unknown"
+        """Return the platform in printable ASCII; other characters are escaped as ``%0A``."""
+        os = _escaped(self.os) or "unknown"
         features = "".join(f"+{_escaped(feature)}" for feature in sorted(set(self.os_features)) if feature)
         if self.os_version or features:
             os = f"{os}({_escaped(self.os_version)}{features})"
-        return "/".join(part for part in (os, self.architecture, self.variant) if part)
+        return "/".join(part for part in (os, _escaped(self.architecture), _escaped(self.variant)) if part)
 
     def __repr__(self) -> str:
         return f"Platform('{shortened(str(self), 160)}')"
