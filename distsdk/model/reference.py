@@ -43,15 +43,24 @@ _PATH_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_PATH_COMPONENT}(?:/{_PATH_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _HEX_ALONE = re.compile(r"[a-f0-9]{64}")
+_DIGEST_ALONE = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
 
 #: What is a digest, if perhaps a wrong one, and not the host after a password: a hash's name, or that many hex digits.
-_LIKE_DIGEST = re.compile(r"(?:sha-?[0-9]+|md5|blake[0-9][a-z0-9]*):[^/]*|[^:/]*:[0-9a-f]{32,}", re.IGNORECASE)
+_LIKE_DIGEST = re.compile(
+    r"(?:sha-?[0-9]+|md5|blake[0-9][a-z0-9]*):[^/]*|[^:/]*:[0-9a-f]{32,}|[0-9a-f]{64}", re.IGNORECASE
+)
 _STRANGE = re.compile(r"[^A-Za-z0-9._:/\[\]-]")
 
 #: Transports of other tools, which write ``oci:directory`` or ``docker-daemon:name:tag``.
 _FOREIGN = ("docker-daemon", "docker-archive", "containers-storage", "oci-archive", "oci")
 #: Those of them that are places of their own, and no files by a name.
 _FOREIGN_STORES = ("docker-daemon", "containers-storage")
+
+#: Official images that keep ``library/`` in `Locator.familiar`, since the bare name with a tag means something else.
+_AMBIGUOUS = (*_FOREIGN, "sha256", "sha384", "sha512")
+
+#: Docker Hub's web site, with pages about images. The registry is `_DEFAULT_HOST`.
+_HUB_PAGES = "hub.docker.com"
 
 #: How a path begins that names files: ``/x``, ``./x``, ``../x``, ``~/x``, or one of these folders itself.
 _FILES_PATH = re.compile(r"[/~]|\.{1,2}(?:/|(?::[^/]*|@[a-z0-9-]+:[^/@]*)?$)")
@@ -94,6 +103,7 @@ class Locator(ShownAsText):
             _check_files(self.path)
             return
         _check_host(self.host)
+        _refuse_hub_page(f"{self.host}/{self.path}")
         if self.path:
             _check_path(self.path)
         if self.host == _LEGACY_DEFAULT_HOST:
@@ -138,11 +148,15 @@ class Locator(ShownAsText):
 
     @property
     def familiar(self) -> str:
-        """The shortest text that `parse` reads back, ``redis`` for ``docker.io/library/redis``."""
+        """The name as Docker shows it, ``redis`` for ``docker.io/library/redis``; `parse` reads it back.
+
+        ``library/`` or ``docker.io/`` stays where the name without it would mean something else, alone or with a tag:
+        ``library/ghcr.io``, ``library/oci``, ``docker.io/foo.bar/x``.
+        """
         if self.host != _DEFAULT_HOST or not self.path:
             return str(self)
         name = self.path.removeprefix(_OFFICIAL)
-        if "/" not in name and not (_like_host(name) or name in _FOREIGN or _HEX_ALONE.fullmatch(name)):
+        if "/" not in name and not (_like_host(name) or name in _AMBIGUOUS or _HEX_ALONE.fullmatch(name)):
             return name
         return str(self) if _like_host(self.path.partition("/")[0]) else self.path
 
@@ -262,7 +276,10 @@ class Reference(ShownAsText):
 
     @property
     def familiar(self) -> str:
-        """The shortest text that `parse` reads back without leaving out a tag, ``redis:latest``."""
+        """The reference as Docker shows it, ``redis:latest`` for ``docker.io/library/redis:latest``.
+
+        `parse` reads it back. The tag is always there, ``latest`` too, so that the text is not always the shortest one.
+        """
         return self.locator.familiar + self._suffix()
 
     def _suffix(self) -> str:
@@ -369,8 +386,11 @@ def _split(text: str) -> tuple[str, str | None, Digest | None]:
         raise InvalidReference(f"the digest after '@' cannot be used: {error}") from error
     if _HEX_ALONE.fullmatch(text):
         raise InvalidReference(
-            f"{quoted(text)} could be an image's identifier: write sha256: before it, or a host if it is a name"
+            f"{quoted(text)} names no repository: write host/path@sha256:{text} for a digest, or "
+            f"{_DEFAULT_HOST}/{text} for a repository of Docker Hub"
         )
+    if _DIGEST_ALONE.fullmatch(text):
+        raise InvalidReference(f"{quoted(text, 200)} is a digest without a repository: write host/path@{text}")
     _check_spelling(rest)
     name, tag = _split_tag(rest)
     return name, tag, digest
@@ -419,6 +439,7 @@ def _check_spelling(name: str) -> None:
     if _like_files(name):
         _check_files_spelling(name)
         return
+    _refuse_hub_page(name)
     _refuse_transport(name)
     strange = _STRANGE.search(name)
     if strange:
@@ -429,6 +450,29 @@ def _check_spelling(name: str) -> None:
         )
     if any(segment in {".", ".."} for segment in name.split("/")):
         raise InvalidReference(f"{quoted(name)} has a segment '.' or '..', which no name contains: write host/path")
+
+
+def _refuse_hub_page(text: str) -> None:
+    """Refuse a page of Docker Hub's web site, ``hub.docker.com/r/org/name``, and name the image that it is about."""
+    host, _, rest = text.partition("/")
+    if host.lower() != _HUB_PAGES:
+        return
+    page = re.split(r"[?#]", rest)[0]  # what follows is not repeated
+    path = tag = ""
+    match page.split("/"):
+        case ["_", path, *_]:
+            pass
+        case ["layers", org, name, tag, *_]:
+            path = f"{org}/{name}"
+        case ["r", org, name, *_] | ["repository", "docker", org, name, *_]:
+            path = f"{org}/{name}"
+    path, colon, after = path.removeprefix(_OFFICIAL).partition(":")
+    image = f"{path}:{after or tag}" if colon or tag else path
+    if not _PATH.fullmatch(path) or (":" in image and not _TAG.fullmatch(after or tag)):
+        image = "org/name, or name for an official image"
+    raise InvalidReference(
+        f"{quoted(f'{host}/{page}')} is a page of Docker Hub's web site, not an image: write {image}"
+    )
 
 
 def _refuse_transport(text: str) -> None:
@@ -472,6 +516,8 @@ def _check_url(text: str) -> None:
     strange = _NO_URL.search(match[2])
     # What follows ? or # may be a signature.
     rest = match[2][: strange.start()] if strange else match[2]
+    if scheme in {"http", "https"}:
+        _refuse_hub_page(match[2])
     shown = quoted(f"{match[1]}://{rest}")
     if scheme in {"docker", "oci", "dist"}:
         raise InvalidReference(f"{shown} has a scheme: write it as {shortened(rest)}")

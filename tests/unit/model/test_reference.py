@@ -74,7 +74,9 @@ NO_NAMES = [
     ("[fd00123123123]:75/x", "is not an IPv6 address"),
     ("[::1]:x/x", "is not a registry host"),
     ("[]/x", "is not a repository"),
-    (HEX64, "could be an image's identifier"),
+    (HEX64, f"write host/path@sha256:{HEX64} for a digest, or docker.io/{HEX64} for a repository"),
+    (f"sha256:{HEX64}", f"write host/path@sha256:{HEX64}$"),
+    (f"sha512:{F}{F}", f"write host/path@sha512:{F}{F}$"),
     ("aa/asdf$$^/aa", r"is followed by '\$'"),
     (f"docker.io/a/{'a' * 254}", "at most 255"),
     (f"{'a' * 64}.com/x", "is not a registry host"),
@@ -205,6 +207,58 @@ def test_what_is_no_name_is_refused_with_its_cause(text: str, cause: str, parse:
         parse(text)
     assert "SECRET" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("page", "image"),
+    [
+        ("_/redis", "redis"),
+        ("_/redis/", "redis"),
+        ("_/redis:7", "redis:7"),
+        ("_/redis/tags?name=SECRET", "redis"),
+        ("r/org/name", "org/name"),
+        ("r/org/name/", "org/name"),
+        ("r/org/name:7.2", "org/name:7.2"),
+        ("r/org/name/tags?page=SECRET", "org/name"),
+        ("repository/docker/org/name/general", "org/name"),
+        (f"layers/library/redis/7/images/sha256-{F}?context=SECRET", "redis:7"),
+        ("layers/org/name/7.2/images/#SECRET", "org/name:7.2"),
+        ("", "org/name, or name for an official image"),
+        ("u/org", "org/name, or name for an official image"),
+        ("_/Redis", "org/name, or name for an official image"),
+        ("search?q=SECRET", "org/name, or name for an official image"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["", "https://", "http://"])
+def test_pages_of_docker_hub_are_refused(scheme: str, page: str, image: str) -> None:
+    """A pasted page of hub.docker.com is refused with the name to write, which parses."""
+    for parse in (Locator.parse, Reference.parse):
+        with pytest.raises(
+            InvalidReference, match=f"is a page of Docker Hub's web site, not an image: write {image}$"
+        ) as e:
+            parse(f"{scheme}hub.docker.com/{page}")
+        assert "SECRET" not in str(e.value)
+    if " " not in image:
+        assert "docker.io" == Reference.parse(image).locator.host
+    with pytest.raises(InvalidReference, match="is a page of Docker Hub's web site"):
+        Locator("hub.docker.com", "org/name")
+
+
+def test_advice_for_hex_digits_parses() -> None:
+    """The forms that the errors about bare hex digits and bare digests name are read as a digest and a repository."""
+    assert Digest.parse(f"sha256:{HEX64}") == Reference.parse(f"host.example/path@sha256:{HEX64}").digest
+    assert f"library/{HEX64}" == Reference.parse(f"docker.io/{HEX64}").locator.path
+    with pytest.raises(InvalidReference, match="write it as algorithm:hex, such as sha256"):
+        Reference.parse(f"redis@{HEX64}")
+
+
+@pytest.mark.parametrize("name", ["oci", "docker-daemon", "sha256", "sha512", "ghcr.io", HEX64])
+@pytest.mark.parametrize("tag", ["latest", "7", HEX64])
+def test_familiar_names_parse_with_any_tag(name: str, tag: str) -> None:
+    """The familiar form of an image is read back, whatever the bare name with a tag would mean."""
+    reference = Reference(Locator("docker.io", f"library/{name}"), tag)
+    assert f"library/{name}:{tag}" == reference.familiar
+    assert reference == Reference.parse(reference.familiar)
 
 
 @pytest.mark.parametrize(("text", "canonical", "tag"), PLACES)
