@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
@@ -50,6 +51,7 @@ from distsdk.store.local import Store
 
 try:
     from fsspec.callbacks import DEFAULT_CALLBACK
+    from fsspec.core import has_magic
     from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
     from fsspec.utils import isfilelike
 except ImportError as error:
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from distsdk.layers.overlay import Entry
 
     T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 #: Bytes that a file's cache asks for beyond what is read, unless told otherwise. Who reads on is served from a range
 #: that grows by itself, and who jumps pays for this once a jump.
@@ -227,6 +231,7 @@ class _Item:
         key: What changes with the content, and is the same as long as that is.
         mtime: Seconds since 1970; None where nobody says.
         link: Of a symbolic link, its target as it stands there.
+        dangling: Whether it is a symbolic link to nothing, or in a circle.
         more: Details for who asks.
     """
 
@@ -235,6 +240,7 @@ class _Item:
     key: str
     mtime: float | None = None
     link: str | None = None
+    dangling: bool = False
     more: Mapping[str, object] = {}
 
     def info(self, name: str) -> dict[str, Any]:
@@ -252,7 +258,7 @@ class _Tree(ABC):
 
     @abstractmethod
     def stat(self, path: str) -> _Item:
-        """Return what is at a path, symbolic links followed."""
+        """Return what is at a path, symbolic links followed; of a dangling one, the link."""
 
     @abstractmethod
     def ls(self, path: str) -> list[tuple[str, _Item]]:
@@ -281,10 +287,7 @@ class _Merged(_Tree):
         self._strict = strict
 
     def stat(self, path: str) -> _Item:
-        found = self._overlay.stat(path, follow_symlinks=False)
-        if found.member.kind is not Kind.SYMLINK:
-            return self._item(found)
-        return evolve(self._item(self._overlay.stat(path)), link=os.fsdecode(found.member.link))
+        return self._at(self._overlay.stat(path, follow_symlinks=False))
 
     def ls(self, path: str) -> list[tuple[str, _Item]]:
         if self.stat(path).type != "directory":
@@ -294,10 +297,11 @@ class _Merged(_Tree):
     def _at(self, entry: Entry) -> _Item:
         if entry.member.kind is not Kind.SYMLINK:
             return self._item(entry)
+        link = os.fsdecode(entry.member.link)
         try:
-            return self.stat(entry.path)
+            return evolve(self._item(self._overlay.stat(entry.path)), link=link)
         except (NotFound, LimitExceeded):  # it leads nowhere, or in a circle
-            return _Item("other", 0, f"{self._digest} {entry.path}", link=os.fsdecode(entry.member.link))
+            return _Item("other", 0, f"{self._digest} {entry.path}", link=link, dangling=True)
 
     def _item(self, entry: Entry) -> _Item:
         member = entry.member
@@ -701,6 +705,8 @@ class DistFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no 
     def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401 - as fsspec has it
         """Return ``name``, ``size``, ``type`` and more of what is at a path; of a symbolic link, of what it leads to.
 
+        A link to nothing is of the type ``other`` and has the size 0, as in `ls`, although it does not `exist`.
+
         ``digest`` is there where it is known without reading: of the layers of an artifact, and of files that a table
         of contents has one for.
 
@@ -780,7 +786,7 @@ class DistFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no 
         yield from reversed(later)
 
     def exists(self, path: str, **_: Any) -> bool:  # noqa: ANN401 - as fsspec has it
-        """Whether there is something at a path. That a registry cannot be reached is an error, and no answer."""
+        """Whether there is something at a path, and not a link to nothing. An unreachable registry is an error."""
         return self._type(path) is not None
 
     def isdir(self, path: str) -> bool:
@@ -793,9 +799,10 @@ class DistFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no 
 
     def _type(self, path: str) -> str | None:
         try:
-            return self._item(path)[1].type
+            item = self._item(path)[1]
         except FileNotFoundError:
             return None
+        return None if item.dangling else item.type
 
     def created(self, path: str) -> datetime:
         """Return when the image or artifact was made, as it says itself; else as `modified`."""
@@ -921,7 +928,7 @@ class DistFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no 
         if len(paths) == 1 and not isinstance(path, list) and paths[0] == self._strip_protocol(path):
             return self.cat_file(paths[0], **options)
         if recursive:
-            paths = [found for found in paths if not self.isdir(found)]
+            paths = [found for found in paths if self.isfile(found)]
         contents: dict[str, bytes | Exception] = {}
         for found, data in zip(paths, _all(lambda name: self.cat_file(name, **options), paths), strict=True):
             if isinstance(data, Exception) and on_error == "raise":
@@ -930,12 +937,52 @@ class DistFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no 
                 contents[found] = data
         return contents
 
+    def get(
+        self,
+        rpath: Any,  # noqa: ANN401 - a path, or several
+        lpath: Any,  # noqa: ANN401 - the same
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,  # noqa: ANN401 - as fsspec has it
+        maxdepth: int | None = None,
+        **options: Any,  # noqa: ANN401 - as fsspec has it
+    ) -> None:
+        """Write files to local ones, and with ``recursive`` directories and all files in them.
+
+        Where several entries are found by ``recursive`` or by a pattern, those that are neither file nor directory are
+        skipped and counted in one warning of the log: symbolic links to nothing, devices. No link is made, since its
+        target on this machine may be something else.
+
+        Args:
+            rpath: A path, a pattern, or a list.
+            lpath: Where to; as ``rpath``.
+            recursive: All that is below.
+            callback: As `get_file`, for each file.
+            maxdepth: Levels, at least 1.
+            options: As `get_file`.
+
+        Raises:
+            FileNotFoundError: There is nothing at a path.
+            OSError, DistError: As `get_file`.
+        """
+        skipped: list[str] = []
+        searched = recursive or (isinstance(rpath, str) and has_magic(rpath))
+        more = {"_skipped": skipped} if searched else {}
+        super().get(rpath, lpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **more, **options)
+        if skipped:
+            entries = "1 entry" if len(skipped) == 1 else f"{len(skipped):,} entries"
+            _log.warning(
+                "%s not written: neither file nor directory (symbolic links to nothing, devices); the first is %s",
+                entries,
+                quoted(skipped[0], 300),
+            )
+
     def get_file(
         self,
         rpath: str,
         lpath: Any,  # noqa: ANN401 - a path, or a file
         callback: Any = DEFAULT_CALLBACK,  # noqa: ANN401 - as fsspec has it
         outfile: Any = None,  # noqa: ANN401 - a file
+        _skipped: list[str] | None = None,
         **_: Any,  # noqa: ANN401 - as fsspec has it
     ) -> None:
         """Write a file to a local one, which appears under its name when it is whole and verified; a folder is made.
@@ -956,6 +1003,9 @@ class DistFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no 
             outfile = lpath
         elif outfile is None and self.isdir(rpath):
             Path(lpath).mkdir(parents=True, exist_ok=True)
+            return
+        if _skipped is not None and self._item(rpath)[1].type == "other":
+            _skipped.append(rpath)
             return
         file, item, _name = self._file(rpath)
         callback.set_size(item.size)

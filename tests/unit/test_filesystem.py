@@ -355,6 +355,40 @@ def test_symbolic_links_are_followed(fs: DistFileSystem, registry: Registry) -> 
     assert not fs.exists(f"{base}/nowhere")
 
 
+def test_recursive_calls_pass_over_dangling_links(
+    fs: DistFileSystem, registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recursive get skips and counts symbolic links to nothing, du counts them as empty, cat leaves them out."""
+    links = {"etc/mtab": "/proc/mounts", "etc/circle": "circle", "etc/good": "a"}
+    registry.add_image("dangling", "1", layers=[archive({"etc/": b"", "etc/a": b"one", "etc/b": b"four"}, links)])
+    base = f"{registry.locator('dangling')}:1"
+    fs.get(f"{base}/etc", str(tmp_path / "etc"), recursive=True)
+    assert {"a": b"one", "b": b"four", "good": b"one"} == {p.name: p.read_bytes() for p in (tmp_path / "etc").iterdir()}
+    [message] = caplog.messages
+    assert message.startswith("2 entries not written: neither file nor directory")
+    assert message.endswith(f"the first is '{base}/etc/circle'")
+    fs.get(f"{base}/etc/*", f"{tmp_path}/pattern/")
+    assert ["a", "b", "good"] == sorted(p.name for p in (tmp_path / "pattern").iterdir())
+    assert 10 == fs.du(f"{base}/etc")
+    sizes = {"a": 3, "b": 4, "circle": 0, "good": 3, "mtab": 0}
+    assert {f"{base}/etc/{name}": size for name, size in sizes.items()} == fs.du(f"{base}/etc", total=False)
+    assert {f"{base}/etc/{name}" for name in ("a", "b", "good")} == set(fs.cat(f"{base}/etc", recursive=True))
+
+
+def test_a_dangling_link_by_its_name(fs: DistFileSystem, registry: Registry, tmp_path: Path) -> None:
+    """The info of a dangling link is that of ls; the link does not exist, and reading it is an error."""
+    registry.add_image("dangling", "2", layers=[archive({"a": b"one"}, {"link": "nowhere"})])
+    base = f"{registry.locator('dangling')}:2"
+    info = fs.info(f"{base}/link")
+    assert info in fs.ls(base)
+    assert ("other", 0, "nowhere") == (info["type"], info["size"], info["destination"])
+    assert not fs.exists(f"{base}/link")
+    for read in (fs.cat_file, fs.open, lambda path: fs.get(path, str(tmp_path / "x"))):
+        with pytest.raises(FileNotFoundError):
+            read(f"{base}/link")
+    assert [] == list(tmp_path.glob("x*"))
+
+
 def test_a_look_at_an_image_costs_what_it_must(fs: DistFileSystem, registry: Registry) -> None:
     """A file of the top layer leaves the layer below alone; the second look at the same image costs nothing."""
     lower, upper = archive({"big": NOISE}), archive({"etc/small": b"abc"})
