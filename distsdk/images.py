@@ -14,6 +14,7 @@ from distsdk.layers.layer import LayerFiles
 from distsdk.layers.lock import Lock
 from distsdk.layers.overlay import Overlay
 from distsdk.layers.unpack import unpack
+from distsdk.model.choice import Children, Meanings
 from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
 from distsdk.model.media import CONFIGS, DEFAULT_ACCEPT, INDEXES
 from distsdk.model.platform import Platform
@@ -22,7 +23,7 @@ from distsdk.model.shown import FixedRows, Rows, Shown
 from distsdk.model.wording import counted, human_size, quoted, shortened
 from distsdk.remotes.base import connect
 from distsdk.store.local import Store
-from distsdk.transfer import MAX_DEPTH, name_in_store
+from distsdk.transfer import name_in_store
 
 if TYPE_CHECKING:
     import os
@@ -150,6 +151,7 @@ def _load_any(
 ) -> Image | Artifact:
     blob = shelf.manifest(reference, platform) if known is None else shelf.blob(known)
     manifest = Manifest.parse(blob.read(), blob.media_type)
+    Meanings().add([manifest.config, *manifest.layers])
     if manifest.config.media_type not in CONFIGS:
         return Artifact(reference, manifest, shelf, cache=cache, strict=strict)
     config = ImageConfig.parse(shelf.blob(manifest.config).read(), manifest.config.media_type)
@@ -229,7 +231,9 @@ class _Shelf:
         else:
             # Whatever it is: the same request as for the image.
             blob = self._remote.fetch(reference.object, *(Hint("mediatype", kind) for kind in DEFAULT_ACCEPT))
-        return Index.parse(blob.read(), blob.media_type).platforms if blob.media_type in INDEXES else ()
+        if blob.media_type not in INDEXES:
+            return ()
+        return Children(Index.parse(blob.read(), blob.media_type), self._index).platforms()
 
     def manifest(self, reference: Reference, platform: Platform | None) -> Blob:
         """Return the manifest that a name stands for; by default for this machine, or what the store has."""
@@ -239,12 +243,12 @@ class _Shelf:
             known = known if platform.choose([known.platform]) is not None else None  # pulled for another one
         if known is None:
             return self._remote.fetch(reference.object, Hint("platform", str(chosen)))
-        for _ in range(MAX_DEPTH + 1):
-            if known.media_type not in INDEXES:
-                return self.blob(known)
-            known = Index.parse(self.blob(known).read(), known.media_type).select(chosen)
-        message = f"{reference} leads through more than {MAX_DEPTH} indexes within indexes"
-        raise LimitExceeded(message, limit=MAX_DEPTH)
+        if known.media_type in INDEXES:
+            known = Children(self._index(known), self._index).choose(chosen)
+        return self.blob(known)
+
+    def _index(self, descriptor: Descriptor) -> Index:
+        return Index.parse(self.blob(descriptor).read(), descriptor.media_type)
 
     def blob(self, descriptor: Descriptor, meter: _Meter | None = None) -> Blob:
         """Return a blob, from the store where it has it; ``meter`` counts the bytes that the remote gives of it."""

@@ -24,6 +24,7 @@ from attrs import define, evolve, field, frozen
 from distsdk.analysis.tables import CATEGORY, FLAG, NUMBER, OBJECT, TEXT, TIME, Dtype, frame, import_pandas
 from distsdk.errors import DistError, RateLimited, printable
 from distsdk.images import image
+from distsdk.model.choice import Children
 from distsdk.model.image import Index
 from distsdk.model.media import DEFAULT_ACCEPT, INDEXES
 from distsdk.model.platform import Platform
@@ -385,8 +386,11 @@ def _look(asked: Asked, reference: Reference) -> _Found:
     index = None
     if blob.media_type in INDEXES:
         index = Index.parse(blob.read(), blob.media_type)
-        child = index.select(asked.platform)
-        blob = remote.fetch(child, *([Hint("platform", str(asked.platform))] if child.media_type in INDEXES else []))
+
+        def read(descriptor: Descriptor) -> Index:
+            return Index.parse(remote.fetch(descriptor).read(), descriptor.media_type)
+
+        blob = remote.fetch(Children(index, read).choose(asked.platform))
     name = evolve(reference, digest=blob.digest)
     return _Found(top, index, image(name, platform=asked.platform, remote=_Knowing(remote, blob)))
 

@@ -51,7 +51,7 @@ from distsdk.model.shown import Shown
 from distsdk.model.wording import counted, human_size, quoted, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
     from typing import Self
 
@@ -393,7 +393,7 @@ class Index(_Document):
     @property
     def platforms(self) -> tuple[Platform, ...]:
         """What there is to choose from, in the order of the document, without the ``unknown`` of attestations."""
-        return tuple(platform for entry in self.manifests if (platform := _runnable_platform(entry)))
+        return tuple(platform for entry in self.manifests if (platform := runnable_platform(entry)))
 
     def select(self, platform: Platform) -> Descriptor:
         """Return the entry that suits ``platform`` best, chosen as `Platform.choose` does.
@@ -404,16 +404,10 @@ class Index(_Document):
         Raises:
             PlatformNotFound: Nothing suits. The error says what there is; an entry can also be fetched by its digest.
         """
-        chosen = platform.choose(map(_runnable_platform, self.manifests))
+        chosen = platform.choose(map(runnable_platform, self.manifests))
         if chosen is not None:
             return self.manifests[chosen]
-        available = tuple(dict.fromkeys(map(str, self.platforms)))
-        shown = ", ".join(available) or "no entry that names a platform"
-        raise PlatformNotFound(
-            f"nothing here for {shortened(str(platform))}: choose one of {shortened(shown, 400)}, or fetch by digest",
-            platform=str(platform),
-            available=available,
-        )
+        raise nothing_for(platform, self.manifests)
 
     def __repr__(self) -> str:
         platforms = ", ".join(map(str, self.platforms[:8]))
@@ -425,7 +419,18 @@ class Index(_Document):
         return index(self)
 
 
-def _runnable_platform(entry: Descriptor) -> Platform | None:
+def nothing_for(platform: Platform, entries: Iterable[Descriptor]) -> PlatformNotFound:
+    """Return the error for a platform that no entry suits, with the platforms of the entries."""
+    available = tuple(dict.fromkeys(str(found) for entry in entries if (found := runnable_platform(entry))))
+    shown = ", ".join(available) or "no entry that names a platform"
+    return PlatformNotFound(
+        f"nothing here for {shortened(str(platform))}: choose one of {shortened(shown, 400)}, or fetch by digest",
+        platform=str(platform),
+        available=available,
+    )
+
+
+def runnable_platform(entry: Descriptor) -> Platform | None:
     """Return the platform of an entry; None too for attestations, whose platform is ``unknown/unknown``."""
     platform = entry.platform
     return None if platform is None or platform.os == platform.architecture == "unknown" else platform

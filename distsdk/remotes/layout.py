@@ -28,6 +28,7 @@ from distsdk.layout.documents import MAX_DOCUMENT, VERSION_FILE, names_of
 from distsdk.layout.files import LocalFiles
 from distsdk.layout.reader import Layout
 from distsdk.layout.tar import TarFiles
+from distsdk.model.choice import Children
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.fields import optional_text
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
     from distsdk.layout.files import Files
     from distsdk.model.reference import Hint
     from distsdk.remotes.base import Settings
-
-#: Indexes within indexes that a ``platform:`` hint is followed through.
-MAX_INDEX_DEPTH = 4
 
 #: The tag where none is written: in files it also stands for the only image there is.
 _ONLY = "latest"
@@ -273,21 +271,27 @@ class LayoutRemote(Documents):
         if wanted.size not in {None, size}:
             message = f"{digest} has {size} bytes, declared are {wanted.size}"
             raise SizeMismatch(message, expected=wanted.size or 0, got=size or 0)
-        for _ in range(MAX_INDEX_DEPTH):
-            if described is not None and described not in DOCUMENTS | SCHEMA1:
-                _check_type(wanted, described, digest)
-                return Blob(_LayoutSource(self, digest), digest, size=size, media_type=described)
-            raw = self._read(digest, size)
-            media_type = _type_of(raw, described, wanted)
-            if wanted.platform is None or media_type not in INDEXES:
-                _check_type(wanted, media_type, digest)
-                return Blob.from_bytes(raw, media_type=media_type, digest=digest)
-            child = Index.parse(raw, media_type).select(wanted.platform)
-            if wanted.media_types:
-                _check_type(wanted, child.media_type, child.digest)
-            digest, size, described = child.digest, child.size, child.media_type
-        message = f"{self._locator}: indexes within indexes, more than {MAX_INDEX_DEPTH} deep"
-        raise LimitExceeded(message, limit=MAX_INDEX_DEPTH)
+        blob, media_type = self._one_document(digest, size, described, wanted)
+        if wanted.platform is not None and media_type in INDEXES:
+
+            def read(index: Descriptor) -> Index:
+                found, media_type = self._one_document(index.digest, index.size, index.media_type, wanted)
+                return Index.parse(found.read(), media_type)
+
+            child = Children(Index.parse(blob.read(), media_type), read).choose(wanted.platform)
+            blob, media_type = self._one_document(child.digest, child.size, child.media_type, wanted)
+        _check_type(wanted, media_type, blob.digest)
+        return blob
+
+    def _one_document(
+        self, digest: Digest, size: int | None, described: str | None, wanted: Wanted
+    ) -> tuple[Blob, str]:
+        """Return a document, read whole, and its media type; of anything else, what it is described as."""
+        if described is not None and described not in DOCUMENTS | SCHEMA1:
+            return Blob(_LayoutSource(self, digest), digest, size=size, media_type=described), described
+        raw = self._read(digest, size)
+        media_type = _type_of(raw, described, wanted)
+        return Blob.from_bytes(raw, media_type=media_type, digest=digest), media_type
 
     def _described(self, digest: Digest) -> str | None:
         """Return the media type that the list of images has for a digest."""

@@ -30,6 +30,7 @@ from distsdk.errors import (
     printable,
     redact,
 )
+from distsdk.model.choice import Children
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.image import Index, check_document, load_json
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
     from distsdk.transport.retry import Patience
 
 T = TypeVar("T")
-
-#: Indexes within indexes that a ``platform:`` hint is followed through.
-MAX_INDEX_DEPTH = 4
 
 #: Entries asked for in a page of tags; some registries refuse more.
 PAGE_SIZE = 1000
@@ -114,7 +112,7 @@ class RegistryRemote(Documents):
         Args:
             object: A tag, a digest, ``tag@digest`` (the digest counts), or a descriptor.
             hints: ``mediatype:…``, repeated in order of preference; ``size:N``; ``platform:os/architecture``, which
-                leads from an index to the child for that platform. Unknown kinds are ignored.
+                leads from an index to the child for that platform. Unknown kinds are ignored, with a warning.
 
         Raises:
             NotFound: The registry does not have it.
@@ -613,21 +611,26 @@ class RegistryRemote(Documents):
     def _document(self, wanted: Wanted) -> Blob:
         """Ask for a document, read it whole, check it, and follow an index if a platform is wanted."""
         deadline = Deadline(self._settings.timeouts.document)
-        asked = wanted
-        for _ in range(MAX_INDEX_DEPTH):
-            blob = self._one_document(wanted, deadline)
-            if asked.platform is None or blob.media_type not in INDEXES:
-                return blob
-            child = Index.parse(blob.read(), blob.media_type).select(asked.platform)
-            if asked.media_types and child.media_type not in asked.accept:
-                message = (
-                    f"the manifest for {asked.platform} is {child.media_type}, not {' or '.join(asked.media_types)}: "
-                    f"fetch it with the hint mediatype:{child.media_type}"
-                )
-                raise MediaTypeMismatch(message, expected=asked.media_types, got=child.media_type)
-            wanted = Wanted.read(child, ())  # without the platform: only what the index declares is accepted now
-        message = f"{self._locator}: indexes within indexes, more than {MAX_INDEX_DEPTH} deep"
-        raise LimitExceeded(message, limit=MAX_INDEX_DEPTH)
+        blob = self._one_document(wanted, deadline)
+        if wanted.platform is None or blob.media_type not in INDEXES:
+            return blob
+
+        def read(descriptor: Descriptor) -> Blob:
+            # Without the platform: only what the index declares is accepted now.
+            return self._one_document(Wanted.read(descriptor), deadline)
+
+        children = Children(
+            Index.parse(blob.read(), blob.media_type),
+            lambda descriptor: Index.parse(read(descriptor).read(), descriptor.media_type),
+        )
+        child = children.choose(wanted.platform)
+        if wanted.media_types and child.media_type not in wanted.accept:
+            message = (
+                f"the manifest for {wanted.platform} is {child.media_type}, not {' or '.join(wanted.media_types)}: "
+                f"fetch it with the hint mediatype:{child.media_type}"
+            )
+            raise MediaTypeMismatch(message, expected=wanted.media_types, got=child.media_type)
+        return read(child)
 
     def _one_document(self, wanted: Wanted, deadline: Deadline) -> Blob:
 

@@ -6,7 +6,6 @@ from distsdk.transfer.events import Finished as Finished
 from distsdk.transfer.events import Plan as Plan
 from distsdk.transfer.events import Planned as Planned
 from distsdk.transfer.events import Step as Step
-from distsdk.transfer.graph import MAX_DEPTH as MAX_DEPTH
 from distsdk.transfer.pulling import complete as complete
 from distsdk.transfer.pulling import name_in_store as name_in_store
 from distsdk.transfer.pulling import pull as pull

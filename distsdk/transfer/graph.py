@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import evolve
 
-from distsdk.errors import LimitExceeded, MalformedDocument, SizeMismatch
+from distsdk.errors import LimitExceeded, SizeMismatch
+from distsdk.model.choice import MAX_DEPTH, Children, Meanings
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.image import Index, Manifest, load_json
 from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from distsdk.model.digest import Digest
     from distsdk.model.platform import Platform
     from distsdk.model.reference import Object, Reference
-
-#: Indexes within indexes.
-MAX_DEPTH = 4
 
 #: Manifests and indexes of one image, and bytes of all of them.
 MAX_DOCUMENTS = 1_000
@@ -51,6 +49,7 @@ class Walk:
         self.documents: dict[Digest, bytes] = {}
         self.fetched: list[int] = []
         self._bytes = 0
+        self._meanings = Meanings()
         self._looked_into: set[Digest] = set()
         self._read_already: dict[Digest, bytes] = {}
 
@@ -65,20 +64,21 @@ class Walk:
             known = blob.descriptor, blob.read()
             self.fetched.append(len(known[1]))
         descriptor, raw = known
-        for _ in range(MAX_DEPTH):
-            document = self._parsed(descriptor, raw)
-            if platform is None or isinstance(document, Manifest):
-                self._read_already[descriptor.digest] = raw
-                return evolve(descriptor, annotations={}, urls=(), data=None)
-            descriptor = document.select(platform)
+        document = self._parsed(descriptor, raw)
+        if platform is not None and isinstance(document, Index):
+            descriptor = Children(document, self._index, self._meanings).choose(platform)
             raw = self._read(descriptor)
-        message = f"indexes within indexes, more than {MAX_DEPTH} deep"
-        raise LimitExceeded(message, limit=MAX_DEPTH)
+            self._parsed(descriptor, raw)
+        self._read_already[descriptor.digest] = raw
+        return evolve(descriptor, annotations={}, urls=(), data=None)
+
+    def _index(self, descriptor: Descriptor) -> Index:
+        document = self._parsed(descriptor, self._read(descriptor))
+        assert isinstance(document, Index)  # noqa: S101 - as its descriptor says, which parsing holds it against
+        return document
 
     def add(self, descriptor: Descriptor, found: dict[Digest, Descriptor], depth: int = 1) -> None:
         """Add a document and what it refers to: documents before what they refer to, each once.
-
-        One document may call a blob what another calls a document.
 
         Args:
             descriptor: The document.
@@ -87,16 +87,17 @@ class Walk:
 
         Raises:
             LimitExceeded: There are too many, or they are too deep.
+            MalformedDocument: Two descriptors contradict each other, see `Meanings`.
             DistError: A document cannot be had, or is none.
         """
-        _add_once(descriptor, found)
+        self._add_once(descriptor, found)
         if descriptor.digest in self._looked_into:
             return
         self._looked_into.add(descriptor.digest)
         document = self._parsed(descriptor, self._read(descriptor))
         if isinstance(document, Manifest):
             for blob in (document.config, *document.layers):
-                _add_once(blob, found)
+                self._add_once(blob, found)
         else:
             if depth == MAX_DEPTH:
                 message = f"indexes within indexes, more than {MAX_DEPTH} deep"
@@ -105,11 +106,15 @@ class Walk:
                 if child.media_type in DOCUMENTS:
                     self.add(child, found, depth + 1)
                 else:
-                    _add_once(child, found)
+                    self._add_once(child, found)
         if len(found) > MAX_BLOBS:
             message = f"the image consists of more than {MAX_BLOBS} blobs"
             raise LimitExceeded(message, limit=MAX_BLOBS)
         self.documents[descriptor.digest] = document.raw
+
+    def _add_once(self, descriptor: Descriptor, found: dict[Digest, Descriptor]) -> None:
+        self._meanings.add([descriptor])
+        found.setdefault(descriptor.digest, descriptor)
 
     def remember(self, digest: Digest, raw: bytes) -> None:
         """Let a document be used that was read already, and verified."""
@@ -146,13 +151,6 @@ class Walk:
             message = f"the image consists of more than {MAX_DOCUMENTS} manifests and indexes"
             raise LimitExceeded(message, limit=MAX_DOCUMENTS)
         return read_document(raw, descriptor.media_type)
-
-
-def _add_once(descriptor: Descriptor, found: dict[Digest, Descriptor]) -> None:
-    same = found.setdefault(descriptor.digest, descriptor)
-    if same.size != descriptor.size:
-        message = f"{descriptor.digest} is said to have {same.size} bytes and {descriptor.size} bytes"
-        raise MalformedDocument(message)
 
 
 def read_document(raw: bytes, media_type: str | None) -> Index | Manifest:

@@ -336,7 +336,7 @@ def test_indexes_within_indexes_end(registry: Registry, look: Callable[..., Imag
         deep = Descriptor(OCI_INDEX, found.digest, len(raw), Platform("linux", "amd64"))
     name = f"{registry.locator('x')}:deep"
     store.tag(name, deep)
-    with pytest.raises(LimitExceeded, match="4 indexes within indexes"):
+    with pytest.raises(LimitExceeded, match="more than 4 deep"):
         look("deep", store=store)
 
 

@@ -764,11 +764,11 @@ def test_one_digest_has_one_size(registry: Registry, store: Store, case: str) ->
 
 
 def test_a_document_is_fetched_once(registry: Registry, store: Store) -> None:
-    """However often indexes refer to it, and whatever a manifest calls it."""
+    """However often indexes refer to it, and where a manifest has it among its layers, too."""
     image = registry.add_image("y", layers=[b"1"], platform="linux/amd64")
     fields = json.loads(remote_bytes(registry, "y", image.digest))
-    # It calls the other manifest a layer: that one's own layers have to come all the same.
-    fields["layers"] = [evolve(image, media_type=media.OCI_LAYER, platform=None).to_fields()]
+    # As a bundle of images has it: the layers of the one in it have to come all the same.
+    fields["layers"] = [evolve(image, platform=None).to_fields()]
     hiding = registry.add_manifest("y", fields, media.OCI_MANIFEST)
     inner = registry.add_index("y", manifests=[image] * 100)
     registry.add_index("y", "1", manifests=[hiding, *[image] * 50, *[inner] * 50])

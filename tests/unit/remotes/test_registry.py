@@ -39,10 +39,11 @@ from distsdk.errors import (
     UnsupportedDocument,
 )
 from distsdk.model import media
+from distsdk.model.choice import MAX_DEPTH
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
 from distsdk.model.platform import Platform
-from distsdk.remotes.registry import MAX_INDEX_DEPTH, RegistryRemote, next_link
+from distsdk.remotes.registry import RegistryRemote, next_link
 from distsdk.testing import (
     Cut,
     Fault,
@@ -342,22 +343,22 @@ def nested(registry: Registry, depth: int, platform: str = "linux/amd64") -> Des
 
 def test_a_platform_is_followed_through_indexes(registry: Registry) -> None:
     """One request a document; each child by its digest, and as what its parent says it is."""
-    image = nested(registry, MAX_INDEX_DEPTH - 1)
+    image = nested(registry, MAX_DEPTH - 1)
     blob = connected(registry).fetch("deep", "platform:linux/amd64")
     assert evolve(image, platform=None) == blob.descriptor
     requests = registry.requests
-    assert MAX_INDEX_DEPTH == len(requests)
+    assert MAX_DEPTH == len(requests)
     assert str(image.digest) == requests[-1].path.rpartition("/")[2]
     assert [media.OCI_INDEX, media.OCI_MANIFEST] == [a.partition(",")[0] for a in accepts(registry)[-2:]]
 
 
 def test_indexes_within_indexes_are_bounded(registry: Registry) -> None:
     """A tree that is too deep is given up."""
-    nested(registry, MAX_INDEX_DEPTH + 3)
+    nested(registry, MAX_DEPTH + 3)
     with pytest.raises(LimitExceeded) as caught:
         connected(registry).fetch("deep", "platform:linux/amd64")
-    assert MAX_INDEX_DEPTH == caught.value.limit
-    assert len(registry.requests) <= MAX_INDEX_DEPTH + 1
+    assert MAX_DEPTH == caught.value.limit
+    assert len(registry.requests) <= MAX_DEPTH + 1
 
 
 def test_a_platform_that_the_inner_index_lacks_is_not_found(registry: Registry) -> None:
