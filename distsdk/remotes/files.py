@@ -71,6 +71,8 @@ class RemoteFiles:
             system, path = self._find(name)
             # Ranges are chosen by who reads: no bytes that nobody asked for.
             file = system.open(path, "rb", cache_type="none")
+            if self.url.startswith("memory://"):
+                file = _FileInMemory(system, path)
         return _RemoteStream(self, name, file, offset, end)
 
     def _open_in_order(self, name: str) -> Any:  # noqa: ANN401 - fsspec has no types
@@ -148,6 +150,26 @@ def _translation(error: Exception, url: str) -> DistError:
     if gone or (isinstance(error, FileNotFoundError) and not broken):
         return NotFound(f"there is no file {url}")
     return Unreachable(f"{url} cannot be read: {shortened(said, 300)}", url=url)
+
+
+class _FileInMemory:
+    """A file of fsspec's memory file system with its own position: fsspec opens the same file object for everyone."""
+
+    def __init__(self, system: Any, path: str) -> None:  # noqa: ANN401 - fsspec has no types
+        self._system = system
+        self._path = path
+        self._at = 0
+
+    def seek(self, position: int) -> None:
+        self._at = position
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._system.cat_file(self._path, self._at, self._at + size)
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        pass
 
 
 class _RemoteStream:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 
-#: Seconds that the tests of one guard may take without it, and those of all guards with all of them in place.
-WITHOUT, WITH = 60, 300
+#: Seconds after which the tests of one guard, and those of all guards with all of them in place, hang.
+WITHOUT, WITH = 300, 800
 
 
 @frozen

@@ -32,7 +32,7 @@ from traitlets import default
 ROOT = Path(__file__).parents[2]
 
 #: Seconds that one cell may take.
-CELL_TIMEOUT = 60
+CELL_TIMEOUT = 600
 
 PICTURE = re.compile(r'("image/png": ")[^"]*(")')
 SPEED = re.compile(r"[0-9,]+\.[0-9]+ s, [0-9,]+\.[0-9]+ MB/s")

@@ -24,7 +24,7 @@ def check(cassettes: Path) -> subprocess.CompletedProcess[str]:
     script = str(ROOT / "tests" / "notebooks" / "execute.py")
     command = [sys.executable, script, "--check", "--cassettes", str(cassettes)]
     return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=200
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=1200
     )
 
 

@@ -28,7 +28,7 @@ def executed(code: str, **variables: str) -> Any:  # noqa: ANN401 - nbformat has
             kernel_name="python3",
             kernel_manager_class=execute.ThisInterpreter,
             extra_arguments=["--log-level=ERROR"],
-            timeout=60,
+            timeout=600,
         )
         private = {"IPYTHONDIR": scratch, "JUPYTER_CONFIG_DIR": scratch, "JUPYTER_DATA_DIR": scratch}
         replay = {"DISTSDK_REPLAY": str(ROOT / "cassettes" / "redis")}

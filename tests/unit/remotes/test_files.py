@@ -57,6 +57,16 @@ def test_a_place_is_a_path_or_a_url() -> None:
         assert RemoteFiles(place) == files_at(place)
 
 
+def test_streams_of_a_file_in_memory_have_their_own_positions() -> None:
+    """Two streams of one file are read in turn, and each gives the whole file."""
+    raw = bytes(range(256)) * 12_000
+    fsspec.filesystem("memory").pipe("/positions/file", raw)
+    files = RemoteFiles("memory://positions")
+    with contextlib.closing(files.open("file", 0, None)) as one, contextlib.closing(files.open("file", 0, None)) as two:
+        pieces = [(one.read(1 << 20), two.read(1 << 20)) for _ in range(4)]
+    assert [raw, raw] == [b"".join(read) for read in zip(*pieces, strict=True)]
+
+
 @pytest.mark.parametrize("offset", [0, 1, 5_000, 3_000_000])
 @pytest.mark.parametrize("end", [None, 5_001, 3_000_000, 10_000_000])
 def test_any_range_of_a_file_is_read(tmp_path: Path, offset: int, end: int | None) -> None:

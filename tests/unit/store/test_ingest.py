@@ -591,9 +591,11 @@ def test_a_layout_file_that_is_damaged(store: Store, layout: bytes, monkeypatch:
     """The error names it."""
     monkeypatch.setattr(reader, "BEING_WRITTEN", 0)
     store.root.mkdir()
-    (store.root / "oci-layout").write_bytes(layout)
-    with pytest.raises(DistError, match="oci-layout"):
+    path = store.root / "oci-layout"
+    path.write_bytes(layout)
+    with pytest.raises(DistError) as caught:
         store.ingest(Shelf().blob())
+    assert str(path)[:60] in str(caught.value)  # a long path is cut
 
 
 def test_a_layout_that_somebody_else_made(store: Store) -> None:
