@@ -30,6 +30,7 @@ _jobs = click.option(
     "-j", "--jobs", type=click.IntRange(1, 64), metavar="N", default=4, help="Transfer N blobs at once (default: 4)."
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print the descriptor as JSON.")
+_force = click.option("--force", is_flag=True, help="Replace an archive that exists.")
 
 
 @main.command(example="distsdk push registry.example/data:1 table.csv:text/csv")
@@ -38,6 +39,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the descript
 @click.option("--artifact-type", metavar="TYPE", help="Set the media type of the artifact.")
 @click.option("--config", metavar="FILE[:TYPE]", help="Set the config of the artifact (default: an empty one).")
 @_annotations
+@_force
 @_jobs
 @_json
 def push(
@@ -47,6 +49,7 @@ def push(
     artifact_type: str | None,
     config: str | None,
     annotations: tuple[str, ...],
+    force: bool,
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -63,6 +66,7 @@ def push(
         config=None if config is None else _file(config),
         annotations=_read_annotations(annotations),
         remote=connect(reference.locator),
+        force=force,
         progress=not option("quiet"),
         jobs=jobs,
     )
@@ -110,22 +114,37 @@ def attach(
 @click.argument("target", metavar="DST")
 @_platform
 @click.option("--referrers", "with_referrers", is_flag=True, help="Copy the referrers too: signatures, SBOMs.")
+@click.option("--docker", is_flag=True, help="Write an archive for docker load, of one platform.")
+@_force
 @_jobs
 @_json
-def copy(*, source: str, target: str, platform: str | None, with_referrers: bool, jobs: int, as_json: bool) -> None:
+def copy(
+    *,
+    source: str,
+    target: str,
+    platform: str | None,
+    with_referrers: bool,
+    docker: bool,
+    force: bool,
+    jobs: int,
+    as_json: bool,
+) -> None:
     """Copy an image or artifact, byte for byte.
 
     SRC and DST are REFs of registries or of OCI layouts. Only missing blobs are transferred, without a temporary copy
-    on disk. The digest is printed.
+    on disk. A DST that ends in .tar is written as an OCI archive, or with --docker as one for docker load. The digest
+    is printed.
     """
     giver, taker = read_reference(source), read_reference(target)
     copied = distsdk.copy(
         giver,
-        taker,
+        target,
         platform=platform,
         referrers=with_referrers,
         source_remote=connect(giver.locator),
         target_remote=connect(taker.locator),
+        docker=docker,
+        force=force,
         progress=not option("quiet"),
         jobs=jobs,
     )

@@ -64,6 +64,8 @@ _HUB_PAGES = "hub.docker.com"
 
 #: How a path begins that names files: ``/x``, ``./x``, ``../x``, ``~/x``, or one of these folders itself.
 _FILES_PATH = re.compile(r"[/~]|\.{1,2}(?:/|(?::[^/]*|@[a-z0-9-]+:[^/@]*)?$)")
+#: A relative path of an archive, written without ``./``: what has no host and ends so is not on Docker Hub.
+_BARE_ARCHIVE = re.compile(r"(?:([^/:@]+)/)?(?:[^/:@]+/)*[^/:@]+\.tar(?::[^/@]*)?(?:@[A-Za-z0-9-]+:[^/@]*)?")
 _FILES_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _API_ROOT = re.compile(r"/v[12]/?$")
 _NO_URL = re.compile(r"[?#]|::")
@@ -122,12 +124,13 @@ class Locator(ShownAsText):
         Args:
             text: ``host/path``; a familiar name of Docker Hub (``redis``, ``org/image``); or a host alone, which has a
                 ``.``, is ``localhost``, or ends with ``/``: ``ghcr.io``, ``localhost:5000``, ``registry:5000/``. Or
-                files: a path that begins with ``/``, ``./``, ``../`` or ``~``, or a URL; an HTTP URL only if it ends in
-                ``/`` or ``.tar``.
+                files: a path that begins with ``/``, ``./``, ``../`` or ``~``, a path without a host that ends in
+                ``.tar``, or a URL; an HTTP URL only if it ends in ``/`` or ``.tar``.
 
         Raises:
             InvalidReference: It is not one; the message says how to write what is probably meant.
         """
+        text = _as_path(text)
         name, tag, digest = _split(text)
         host, path = "" if _like_files(name) else _host_alone(text), ""
         if not host:
@@ -154,6 +157,8 @@ class Locator(ShownAsText):
         ``library/ghcr.io``, ``library/oci``, ``docker.io/foo.bar/x``.
         """
         if self.host != _DEFAULT_HOST or not self.path:
+            return str(self)
+        if _as_path(self.path) != self.path:
             return str(self)
         name = self.path.removeprefix(_OFFICIAL)
         if "/" not in name and not (_like_host(name) or name in _AMBIGUOUS or _HEX_ALONE.fullmatch(name)):
@@ -257,6 +262,7 @@ class Reference(ShownAsText):
         Raises:
             InvalidReference: It is not one; the message says how to write what is probably meant.
         """
+        text = _as_path(text)
         name, tag, digest = _split(text)
         if text.startswith("[") and "/" not in text:
             raise InvalidReference(f"{quoted(text)} names no repository: write [IPv6 address][:port]/path")
@@ -365,6 +371,12 @@ class Hint(ShownAsText):
 
     def __repr__(self) -> str:
         return f"Hint('{shortened(str(self), 160)}')"
+
+
+def _as_path(text: str) -> str:
+    """Return ``text`` with ``./`` before a relative path of an archive, ``x.tar:7``, and any other text as it is."""
+    match = None if _FILES_PATH.match(text) else _BARE_ARCHIVE.fullmatch(text)
+    return text if match is None or (match[1] and _like_host(match[1])) else f"./{text}"
 
 
 def _split(text: str) -> tuple[str, str | None, Digest | None]:
@@ -488,7 +500,8 @@ def _refuse_transport(text: str) -> None:
         rest = rest.partition(":")[0]  # what follows is another image's name
     path = rest if _FILES_PATH.match(rest) else f"./{rest}"
     meant = f"; the image {transport} is {_DEFAULT_HOST}/{_OFFICIAL}{shortened(text)}" if transport == "oci" else ""
-    raise InvalidReference(f"{quoted(text)} is how other tools name files: write {shortened(path)}{meant}")
+    written = ", and let copy --docker write such an archive" if transport == "docker-archive" else ""
+    raise InvalidReference(f"{quoted(text)} is how other tools name files: write {shortened(path)}{written}{meant}")
 
 
 # Files: paths and URLs

@@ -320,11 +320,13 @@ class LayoutRemote(Documents):
 
 
 def layout_remote(locator: Locator, files: Files, limit: int) -> LayoutRemote:
-    """Return the remote for files: one that can be written to, unless they are an archive or behind a URL."""
+    """Return the remote for files: one that writes directories or archives, unless they are behind a URL."""
+    from distsdk.remotes.archive import ArchiveRemote, names_archive
     from distsdk.remotes.folder import FolderRemote
 
-    writable = isinstance(files, LocalFiles) and not os.path.isfile(os.path.expanduser(files.root))  # noqa: PTH111, PTH113 - as where it is read
-    return (FolderRemote if writable else LayoutRemote)(locator, files, limit)
+    if not isinstance(files, LocalFiles):
+        return LayoutRemote(locator, files, limit)
+    return (ArchiveRemote if names_archive(files.root) else FolderRemote)(locator, files, limit)
 
 
 @frozen

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from distsdk.blob import Blob
-from distsdk.errors import DigestMismatch, NotFound
+from distsdk.errors import DigestMismatch, InvalidConfig, InvalidReference, MalformedDocument, NotFound
+from distsdk.layout.writer import plan_docker
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
+from distsdk.model.image import ImageConfig, Manifest
 from distsdk.model.media import FOREIGN_LAYERS, OCTET_STREAM
 from distsdk.model.platform import Platform
-from distsdk.model.reference import Hint, Object, Reference
+from distsdk.model.reference import Hint, Locator, Object, Reference
+from distsdk.model.wording import quoted
+from distsdk.remotes.archive import ArchiveRemote
 from distsdk.remotes.base import ReferrerLister, connect
 from distsdk.store.local import Store
 from distsdk.transfer.crew import JOBS
@@ -23,12 +27,12 @@ from distsdk.transfer.events import reporting
 from distsdk.transfer.graph import Walk, read_document
 from distsdk.transfer.powers import referrer_lister
 from distsdk.transfer.pulling import name_in_store
-from distsdk.transfer.sending import Cargo, pushable, send
+from distsdk.transfer.sending import Cargo, layout_plan, opened_target, pushable, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from distsdk.model.reference import Locator
+    from distsdk.layout.writer import ArchivePlan
     from distsdk.remotes.base import Referrers, Remote, Source
     from distsdk.transfer.events import Event
     from distsdk.transfer.sending import Taking
@@ -50,6 +54,8 @@ def copy(
     referrers: bool = False,
     source_remote: Remote | Store | None = None,
     target_remote: Remote | Store | None = None,
+    docker: bool = False,
+    force: bool = False,
     progress: bool | Callable[[Event], object] = False,
     jobs: int = JOBS,
 ) -> Descriptor:
@@ -61,13 +67,17 @@ def copy(
 
     Args:
         source: What to copy: ``redis:7``, ``./layout:7``.
-        target: What it is to be: ``registry.example/redis:7``, ``./layout:7``. A store takes it by the source's name.
-            If it has a digest, it has to be that of what is copied.
+        target: What it is to be: ``registry.example/redis:7``, ``./layout:7``; or ``./new.tar`` for an OCI archive,
+            which is written whole, with the source's tag unless it has one. A store takes it by the source's name. If
+            it has a digest, it has to be that of what is copied.
         platform: Of an index, only the child for this platform, ``os/architecture[/variant]``; by default all of it.
         referrers: Also what refers to it and its children (signatures, SBOMs, attestations), what refers to that in
             turn, and what cosign keeps under tags.
         source_remote: Gives it: a remote, or a store that has it by that name. By default `connect` finds one.
         target_remote: Takes it: a remote, or a store. By default `connect` finds one.
+        docker: Write the archive of one image as ``docker load`` takes it; without ``platform``, of an index the child
+            for linux on this machine's architecture.
+        force: Replace an archive that exists.
         progress: Show a bar where there is somebody to see it, unless ``DISTSDK_DISABLE_PROGRESS`` is set; or call this
             with each `Event`, in the calling thread.
         jobs: Blobs that are carried at once.
@@ -78,6 +88,10 @@ def copy(
     Raises:
         NotFound: The source does not have it, or a part of it.
         PlatformNotFound: The index has nothing for the platform.
+        InvalidConfig: ``docker`` is set, and the target is not an archive, or ``referrers`` is set too.
+        InvalidReference: With ``docker``, the target has a tag, and the source no name to go with it.
+        UnsupportedDocument: ``docker load`` does not take what is copied.
+        Unsafe: The archive exists.
         Denied: The target takes nothing, or the source lists no referrers; or not for whom they are shown.
         DigestMismatch: What came is not to be used, or not what the target's digest says.
         LimitExceeded: There are too many documents or blobs, or indexes within indexes.
@@ -92,30 +106,101 @@ def copy(
         wanted = Reference.parse(target) if isinstance(target, str) else target
     if isinstance(platform, str):
         platform = Platform.parse(platform)
-    with contextlib.ExitStack() as held:
-        giver: Remote | _Shelf
-        if isinstance(source_remote, Store):
-            giver = _Shelf(source_remote, source.locator)
-        else:
-            giver = source_remote or connect(source.locator)
-        taker: Taking
-        name: str | None
-        if isinstance(target_remote, Store):
-            taker, name = _Shelf(target_remote, wanted.locator), wanted.object
-            held.enter_context(target_remote.lease())
-        else:
-            taker, name = pushable(target_remote or connect(wanted.locator)), wanted.tag
-        lister = _lister(giver) if referrers else None
-        walk = Walk(giver)
-        root = walk.target(source, platform)
-        if wanted.digest not in {None, root.digest}:
-            message = f"{source} is {root.digest}, and the target is to be {wanted.digest}"
-            raise DigestMismatch(message, expected=str(wanted.digest), got=str(root.digest))
-        report = held.enter_context(reporting(progress))
-        mount_from = None if isinstance(giver, _Shelf) else giver.locator
+    if docker and referrers:
+        message = "an archive for docker load holds an image alone; leave referrers out, or docker"
+        raise InvalidConfig(message)
+    if docker and platform is None:
+        platform = Platform.local()
+    giver: Remote | _Shelf
+    if isinstance(source_remote, Store):
+        giver = _Shelf(source_remote, source.locator)
+    else:
+        giver = source_remote or connect(source.locator)
+    taker = target_remote or connect(wanted.locator)
+    name, image_name = _names(source, target, wanted, taker, docker=docker)
+    lister = _lister(giver) if referrers else None
+    walk = Walk(giver)
+    root = walk.target(source, platform)
+    if wanted.digest not in {None, root.digest}:
+        message = f"{source} is {root.digest}, and the target is to be {wanted.digest}"
+        raise DigestMismatch(message, expected=str(wanted.digest), got=str(root.digest))
+    mount_from = None if isinstance(giver, _Shelf) else giver.locator
+    with reporting(progress) as report:
         cargo = _cargo(walk, root, name, str(wanted), lister=lister, mount_from=mount_from)
-        send(cargo, taker, report, jobs)
-        return root
+
+        def plan() -> ArchivePlan:
+            return _docker_plan(walk, root, image_name) if docker else layout_plan(cargo, image_name)
+
+        with contextlib.ExitStack() as held:
+            if isinstance(taker, Store):
+                held.enter_context(taker.lease())
+                opened: Taking = _Shelf(taker, wanted.locator)
+            else:
+                opened = held.enter_context(opened_target(taker, plan, force=force))
+            send(cargo, opened, report, jobs)
+    return root
+
+
+def _names(
+    source: Reference, target: str | Reference | Store, wanted: Reference, taker: Remote | Store, *, docker: bool
+) -> tuple[str | None, str | None]:
+    """Return the name that the source gets at the target, and in an archive its full name; None for neither.
+
+    Raises:
+        Denied: The target takes nothing.
+        InvalidConfig, InvalidReference: The target is not an archive for ``docker load``, or cannot name the image.
+    """
+    if isinstance(taker, ArchiveRemote):
+        return _names_in_archive(source, target, docker=docker)
+    if docker:
+        message = f"docker load takes an archive, and {wanted.locator} is not one; name a file that ends in .tar"
+        raise InvalidConfig(message)
+    if isinstance(taker, Store):
+        return wanted.object, None
+    pushable(taker)  # before anything is read
+    return wanted.tag, None
+
+
+def _names_in_archive(
+    source: Reference, target: str | Reference | Store, *, docker: bool
+) -> tuple[str | None, str | None]:
+    """Return the tag that the source gets in an archive, the source's own unless one is written, and its full name.
+
+    Raises:
+        InvalidReference: ``docker load`` needs a repository beside the tag, and a source in files has none.
+    """
+    assert not isinstance(target, Store)  # noqa: S101 - a store is not an archive
+    written = Reference.parse(target).tag if isinstance(target, str) else target.tag
+    if isinstance(target, str):
+        with contextlib.suppress(InvalidReference):
+            Locator.parse(target)  # it is one where no tag is written
+            written = None
+    tag = written or source.tag
+    if tag is None or not source.locator.names_files:
+        return tag, None if tag is None else f"{source.locator}:{tag}"
+    if docker and written is not None:
+        message = (
+            f"an archive for docker load cannot name the image {quoted(written)}: {source.locator} has no repository's "
+            "name; leave the tag out"
+        )
+        raise InvalidReference(message)
+    return tag, None
+
+
+def _docker_plan(walk: Walk, root: Descriptor, image_name: str | None) -> ArchivePlan:
+    """Plan an archive for ``docker load``, for an image whose config and manifest agree.
+
+    Raises:
+        UnsupportedDocument: It is not an image that ``docker load`` takes.
+        MalformedDocument: Config and manifest contradict each other.
+    """
+    manifest = Manifest.parse(walk.documents[root.digest], root.media_type)
+    plan = plan_docker(manifest, [] if image_name is None else [image_name])
+    config = ImageConfig.parse(walk.remote.fetch(manifest.config).read())
+    if len(config.diff_ids) != len(manifest.layers):
+        message = f"{root.digest} has {len(manifest.layers)} layers, and its config lists {len(config.diff_ids)}"
+        raise MalformedDocument(message)
+    return plan
 
 
 def _cargo(

@@ -27,11 +27,12 @@ from distsdk.model.media import OCI_EMPTY, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFE
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Reference
 from distsdk.model.wording import quoted
+from distsdk.remotes.archive import ArchiveRemote
 from distsdk.remotes.base import connect
 from distsdk.transfer.crew import JOBS
 from distsdk.transfer.events import reporting
 from distsdk.transfer.graph import Walk
-from distsdk.transfer.sending import Cargo, pushable, send
+from distsdk.transfer.sending import Cargo, layout_plan, opened_target, pushable, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -63,6 +64,7 @@ def push(
     subject: Descriptor | None = None,
     annotations: Mapping[str, str] | None = None,
     remote: Remote | None = None,
+    force: bool = False,
     progress: bool | Callable[[Event], object] = False,
     jobs: int = JOBS,
 ) -> Descriptor:
@@ -73,7 +75,8 @@ def push(
     file is held in memory; an archive is written to the folder for temporary files first.
 
     Args:
-        reference: The tag that the artifact gets: ``registry.example/data:v1``, ``./layout:v1``.
+        reference: The tag that the artifact gets: ``registry.example/data:v1``, ``./layout:v1``, or ``./new.tar:v1``
+            for an OCI archive, which is written whole.
         files: Paths of files and folders, or pairs of a path and a media type. By default the type is that of a layer,
             ``application/vnd.oci.image.layer.v1.tar``, and of a folder ``….tar+gzip``, as ORAS has it.
         artifact_type: What kind of artifact it is, a media type; by default ``application/vnd.unknown.artifact.v1``, or
@@ -82,6 +85,7 @@ def push(
         subject: What it belongs to: it is listed among the referrers of that. See `attach`.
         annotations: Of the manifest, text by key.
         remote: Takes it; by default `connect` finds one.
+        force: Replace an archive that exists.
         progress: Show a bar where there is somebody to see it, unless ``DISTSDK_DISABLE_PROGRESS`` is set; or call this
             with each `Event`, in the calling thread.
         jobs: Blobs that are sent at once.
@@ -91,9 +95,9 @@ def push(
 
     Raises:
         InvalidReference: The reference names a digest, which nobody knows before.
-        InvalidConfig: A media type is none, or two files have the same name.
+        InvalidConfig: There is nothing to push, a media type is invalid, or two files have the same name.
         Denied: The remote takes nothing, or not from whom it is shown.
-        Unsafe: A file is neither a file nor a folder.
+        Unsafe: A file is neither a file nor a folder, or the archive exists.
         DigestMismatch, SizeMismatch: A file was changed meanwhile.
         OSError: A file cannot be read.
         DistError: As `Pushable.push_blob`.
@@ -103,6 +107,12 @@ def push(
     if reference.digest is not None:
         message = f"{reference} names a digest: push to a tag, and be told the digest"
         raise InvalidReference(message)
+    if not files and config is None and artifact_type is None and subject is None and not annotations:
+        message = (
+            f"nothing to push to {reference}; name files, or for an artifact without files its type, config or "
+            "annotations"
+        )
+        raise InvalidConfig(message)
     return _push(
         reference,
         files,
@@ -111,6 +121,7 @@ def push(
         subject=subject,
         annotations=annotations,
         remote=remote,
+        force=force,
         progress=progress,
         jobs=jobs,
     )
@@ -163,6 +174,7 @@ def attach(
         subject=subject,
         annotations=annotations,
         remote=remote,
+        force=False,
         progress=progress,
         jobs=jobs,
     )
@@ -177,6 +189,7 @@ def _push(
     subject: Descriptor | None,
     annotations: Mapping[str, str] | None,
     remote: Remote | None,
+    force: bool,
     progress: bool | Callable[[Event], object],
     jobs: int,
 ) -> Descriptor:
@@ -184,7 +197,8 @@ def _push(
         artifact_type = UNKNOWN_ARTIFACT
     kind = None if artifact_type is None else _media_type(artifact_type)
     remote = remote or connect(reference.locator)
-    target = pushable(remote)
+    if not isinstance(remote, ArchiveRemote):
+        pushable(remote)  # before any file is read
     with contextlib.ExitStack() as open_files:
         sources: dict[Digest, Source] = {}
         layers = [_layer(file, sources, open_files) for file in files]
@@ -215,7 +229,7 @@ def _push(
             tuple(blobs.values()),
             lambda blob: sources[blob.digest],
         )
-        with reporting(progress) as report:
+        with opened_target(remote, lambda: layout_plan(cargo), force=force) as target, reporting(progress) as report:
             send(cargo, target, report, jobs)
         return manifest
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from distsdk.errors import Denied, SizeMismatch
+from distsdk.layout.documents import IMAGE_NAME, LayoutIndex
+from distsdk.layout.writer import plan_layout
+from distsdk.model.descriptor import Descriptor
+from distsdk.remotes.archive import ArchiveRemote
 from distsdk.remotes.base import Pushable
 from distsdk.transfer.crew import Crew, Job
 from distsdk.transfer.events import Finished, Plan, Planned, Step
 from distsdk.transfer.graph import read_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from distsdk.model.descriptor import Descriptor
+    from distsdk.layout.writer import ArchivePlan
     from distsdk.model.digest import Digest
     from distsdk.model.reference import Locator
     from distsdk.remotes.base import Remote, Source
@@ -78,7 +82,57 @@ def pushable(remote: Remote) -> Pushable:
     if isinstance(remote, Pushable):
         return remote
     message = f"nothing can be pushed to {remote.locator}: its remote ({type(remote).__name__}) only reads"
+    if isinstance(remote, ArchiveRemote):
+        message = (
+            f"nothing can be added to the archive {remote.locator}: copy its images to a directory, change that, and "
+            "copy it to a new archive"
+        )
     raise Denied(message)
+
+
+@contextlib.contextmanager
+def opened_target(remote: Remote, plan: Callable[[], ArchivePlan], *, force: bool) -> Iterator[Taking]:
+    """Yield the target for what is sent: the remote itself, or the writer of a new archive.
+
+    Args:
+        remote: The target's remote. An archive is there when the block ends without an error.
+        plan: Returns the members of an archive.
+        force: Replace an archive that is there.
+
+    Raises:
+        Denied: The remote takes nothing.
+        Unsafe: The archive is there, and ``force`` is not set.
+        OSError: The archive cannot be written.
+    """
+    if not isinstance(remote, ArchiveRemote):
+        yield pushable(remote)
+        return
+    with remote.writing(plan(), replace=force) as target:
+        yield target
+
+
+def layout_plan(cargo: Cargo, image_name: str | None = None) -> ArchivePlan:
+    """Plan an OCI archive that lists the root, and the documents to which nothing but the list leads.
+
+    Args:
+        cargo: What is to be sent.
+        image_name: The image's full name, for the archive to hold.
+
+    Raises:
+        LimitExceeded: There are too many names.
+    """
+    index = LayoutIndex.empty("index.json")
+    contents = {blob.digest: blob for blob in cargo.blobs}
+    for document, raw, tag in cargo.documents:
+        plain = Descriptor(document.media_type, document.digest, document.size)
+        contents[plain.digest] = plain
+        is_root = plain.digest == cargo.root.digest
+        if tag is not None:
+            annotations = {IMAGE_NAME: image_name} if is_root and image_name is not None else {}
+            index = index.named(tag, [evolve(plain, annotations=annotations)], lambda _: False)
+        elif is_root or read_document(raw, plain.media_type).subject is not None:
+            index = index.listed(plain)
+    return plan_layout(index, contents.values())
 
 
 def send(cargo: Cargo, target: Taking, report: Callable[[Event], object], jobs: int) -> None:

@@ -201,7 +201,7 @@ def test_files_that_are_only_read_say_so(tmp_path: Path) -> None:
     archive = f"{tmp_path}/archive.tar"
     with pytest.raises(Denied, match="nothing can be deleted"):
         delete(f"{archive}:1")
-    with pytest.raises(Denied, match="nothing can be pushed"):
+    with pytest.raises(Denied, match="nothing can be added to the archive"):
         attach(f"{archive}:1", artifact_type="x/y")
     assert [found.digest] == [entry.digest for entry in referrers(f"{archive}:1")]
 

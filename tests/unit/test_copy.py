@@ -346,11 +346,12 @@ def test_a_store_takes_and_gives(source: Registry, target: Registry, tmp_path: P
         copy("registry.example/nothing:1", other, source_remote=store)
 
 
-def test_what_takes_nothing_says_so(source: Registry, tmp_path: Path) -> None:
+def test_what_takes_nothing_says_so(source: Registry) -> None:
     """Before anything is asked for."""
-    (tmp_path / "archive.tar").write_bytes(b"\0" * 10240)
+    before = source.count()
     with pytest.raises(Denied, match="nothing can be pushed"):
-        copy(f"{source.locator('library/x')}:7", f"{tmp_path}/archive.tar:7")
+        copy(f"{source.locator('library/x')}:7", "memory://layout:7", source_remote=at(source))
+    assert before == source.count()
     with Registry(read_only=True) as target, pytest.raises(RegistryError, match="405"):
         copied(source, target)
 

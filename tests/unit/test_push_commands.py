@@ -191,7 +191,13 @@ def test_verify_says_who_signed(registry: Registry, folder: Path) -> None:
         (["push", "REF:v1", "a.txt", "--artifact-type", "x"], 2, "is not a media type"),
         (["push", "REF:v1", "a.txt", "--annotation", "x"], 2, "KEY=VALUE"),
         (["push", "docker://x", "a.txt"], 2, "docker://"),
-        (["push", "./a.txt:v1", "a.txt"], 4, "nothing can be pushed"),
+        (["push", "./a.txt:v1", "a.txt"], 8, "a.txt exists and is not replaced"),
+        (["push", "memory://x:v1", "a.txt"], 4, "nothing can be pushed"),
+        (["push", "REF:1"], 2, "nothing to push to"),
+        (["attach", "./x.tar:v1", "a.txt", "--artifact-type", "x/y"], 4, "nothing can be added to the archive"),
+        (["copy", "REF:1", "docker-archive:x.tar"], 2, "write ./x.tar, and let copy --docker write such an archive"),
+        (["copy", "REF:1", "./layout", "--docker"], 2, "name a file that ends in .tar"),
+        (["copy", "REF:1", "./x.tar.gz:1", "--docker"], 2, "name a file that ends in .tar"),
         (["attach", "REF:none", "a.txt", "--artifact-type", "x/y"], 3, "does not exist"),
         (["copy", "REF:none", "REF:v1"], 3, "does not exist"),
         (["copy", "REF:1", "REF@sha256:" + "0" * 64], 5, "the target is to be"),
@@ -209,11 +215,23 @@ def test_what_goes_wrong_is_one_line(registry: Registry, folder: Path, words: li
     assert said.splitlines()[-1].startswith(("distsdk: ", "Error: "))
 
 
-def test_an_archive_is_read_only(folder: Path) -> None:
-    """It says so, and is denied."""
-    (folder / "x.tar").write_bytes(b"\0" * 10240)
-    code, out, said = run("push", "./x.tar:v1", "a.txt")
-    assert (4, "", True) == (code, out, "nothing can be pushed" in said)
+def test_copy_and_push_write_archives(registry: Registry, folder: Path) -> None:
+    """Under a plain file name, in either format; an archive that exists is replaced by force alone."""
+    name = f"{registry.locator('app')}:1"
+    digest = written("copy", name, "x.tar")
+    assert digest == written("resolve", "x.tar:1") == written("resolve", name)
+    child = written("copy", "--docker", "--platform", "linux/arm64", name, "d.tar")
+    assert child == written("resolve", "--platform", "linux/arm64", name)
+    assert "1" == written("tags", "d.tar")
+    pushed = written("push", "a.tar:v1", "a.txt")
+    assert pushed == written("resolve", "a.tar:v1")
+    for words in (["copy", name, "x.tar"], ["push", "x.tar:1", "a.txt"]):
+        code, out, said = run(*words)
+        assert (8, "", True) == (code, out, "x.tar exists and is not replaced" in said)
+    assert digest == written("copy", "--force", name, "a.tar")
+    assert digest == written("resolve", "a.tar:1")
+    assert pushed == written("push", "--force", "x.tar:2", "a.txt")
+    assert ["a.tar", "d.tar", "x.tar"] == sorted(path.name for path in folder.glob("*.tar") if path.is_file())
 
 
 def test_the_python_names_are_those_of_the_commands() -> None:

@@ -118,7 +118,7 @@ NO_NAMES = [
     ("oci:/x:7", "write /x:7;"),
     ("oci-archive:x.tar", r"write \./x\.tar$"),
     ("oci-archive://x.tar", r"write \./x\.tar$"),
-    ("docker-archive:x.tar:redis:7", r"write \./x\.tar$"),
+    ("docker-archive:x.tar:redis:7", r"write \./x\.tar, and let copy --docker write such an archive$"),
     ("docker-daemon:redis:7", "in a store of theirs"),
     ("containers-storage:redis", "in a store of theirs"),
     ("containers-storage://redis", "in a store of theirs"),
