@@ -174,6 +174,21 @@ def check_fields(fields: dict[str, object], media_type: str) -> None:
     _agreed(fields, media_type)
 
 
+def document_type(raw: bytes, media_type: str | None = None) -> str:
+    """Return the media type of the bytes of a manifest or index, one of `DOCUMENTS`.
+
+    Args:
+        raw: The bytes.
+        media_type: From a descriptor or a hint; None where only the bytes are known.
+
+    Raises:
+        MalformedDocument: The bytes are no document, or could be read as a manifest and as an index.
+        MediaTypeMismatch: Their ``mediaType`` is another one than ``media_type``.
+        UnsupportedDocument: A Docker schema 1 manifest, or a kind of document that is not known.
+    """
+    return _agreed(load_json(raw), media_type)
+
+
 def _agreed(fields: dict[str, object], media_type: str | None) -> str:
     """Return the media type that header, body and fields agree upon, one of `DOCUMENTS`."""
     declared = _declared(fields)

@@ -33,7 +33,7 @@ from distsdk.errors import (
 from distsdk.model.choice import Children
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.digest import Digest
-from distsdk.model.image import Index, check_document, load_json
+from distsdk.model.image import Index, check_document, document_type, load_json
 from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCI_INDEX, OCTET_STREAM, SCHEMA1, parse_media_type
 from distsdk.model.reference import Object
 from distsdk.remotes.base import Documents, Referrers, Settings, Wanted
@@ -61,6 +61,9 @@ T = TypeVar("T")
 
 #: Entries asked for in a page of tags; some registries refuse more.
 PAGE_SIZE = 1000
+
+#: Content types of files that a server knows nothing about; they claim nothing about a document.
+_NO_CLAIM = frozenset({OCTET_STREAM, "application/json", "text/plain"})
 
 #: Statuses that refuse a request for what it says, rather than fail.
 _REFUSALS = range(400, 500)
@@ -160,10 +163,10 @@ class RegistryRemote(Documents):
                 raise _digest_mismatch(answer, expected, digest)
             digest = expected
         size = answer.content_length
-        if digest is None or not size:  # not told: read it
-            return self._document(wanted).descriptor
         hinted = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
         media_type = _content_type(answer) if _is_manifest(answer.asked) else hinted
+        if digest is None or not size or media_type is None:  # not told: read it
+            return self._document(wanted).descriptor
         return Descriptor(media_type=media_type, digest=digest, size=size)
 
     def tags(self) -> TagList:
@@ -572,10 +575,13 @@ class RegistryRemote(Documents):
         except DistError:
             return  # what the registry said at first is enough
         answer.close()
-        self._refuse_type(wanted, _content_type(answer))
+        if (media_type := _content_type(answer)) is not None:
+            self._refuse_type(wanted, media_type)
 
     def _check_type(self, wanted: Wanted, answer: Answer) -> None:
-        """Hold a manifest's media type against the hints; be done with the answer if it is none of them.
+        """Hold the media type that a manifest is served as against the hints; close the response if it is none of them.
+
+        Where a response claims none, `_type_of` reads it from the body.
 
         Raises:
             MediaTypeMismatch, UnsupportedDocument: It is none of them.
@@ -583,6 +589,8 @@ class RegistryRemote(Documents):
         if not _is_manifest(answer.asked):
             return
         media_type = _content_type(answer)
+        if media_type is None:
+            return
         if media_type in SCHEMA1 or (wanted.is_document and media_type not in wanted.accept):
             answer.close()  # not read to its end: that may take its time
             self._explain_missing(wanted)  # some registries convert to what nobody asked for: name what is there
@@ -648,10 +656,6 @@ class RegistryRemote(Documents):
         return self._find(get, self._paths(wanted), wanted)
 
     def _checked(self, wanted: Wanted, answer: Answer, raw: bytes) -> Blob:
-        if _is_manifest(answer.asked):
-            media_type = _content_type(answer)
-        else:
-            media_type = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
         if wanted.size is not None and len(raw) != wanted.size:
             message = f"{redact(answer.url)} has {len(raw)} bytes, declared are {wanted.size}"
             raise SizeMismatch(message, expected=wanted.size, got=len(raw))
@@ -661,9 +665,32 @@ class RegistryRemote(Documents):
         for claim in (expected, told):
             if claim is not None and claim.algorithm == digest.algorithm and claim != digest:
                 raise _digest_mismatch(answer, claim, digest)
+        media_type = self._type_of(wanted, answer, raw)
         if media_type in DOCUMENTS:
             check_document(raw, media_type)
         return Blob.from_bytes(raw, media_type=media_type, digest=digest)
+
+    def _type_of(self, wanted: Wanted, answer: Answer, raw: bytes) -> str:
+        """Return the media type of a whole object: of its response, else of its body, its descriptor, or its hint.
+
+        Raises:
+            MediaTypeMismatch, UnsupportedDocument, MalformedDocument: These do not agree.
+        """
+        if not _is_manifest(answer.asked):
+            return wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
+        claimed = _content_type(answer)
+        if claimed is not None:
+            return claimed
+        expected = wanted.accept[0] if len(wanted.accept) == 1 else None
+        if expected is None or expected in DOCUMENTS | SCHEMA1:
+            media_type = document_type(raw, expected)
+        else:
+            try:
+                media_type = document_type(raw)
+            except (MalformedDocument, UnsupportedDocument):
+                media_type = expected
+        self._refuse_type(wanted, media_type)
+        return media_type
 
     def _content_digest(self, answer: Answer) -> Digest | None:
         try:
@@ -685,12 +712,13 @@ def _digest_mismatch(answer: Answer, expected: Digest, got: Digest) -> DigestMis
     return DigestMismatch(message, expected=str(expected), got=str(got))
 
 
-def _content_type(answer: Answer) -> str:
-    """Return the media type of an answer; ``application/octet-stream`` where it names none that is well-formed."""
+def _content_type(answer: Answer) -> str | None:
+    """Return the media type that a response claims; None where it claims none that is well-formed."""
     try:
-        return parse_media_type(answer.headers.get("Content-Type", ""))
+        media_type = parse_media_type(answer.headers.get("Content-Type", ""))
     except ValueError:
-        return OCTET_STREAM
+        return None
+    return None if media_type in _NO_CLAIM else media_type
 
 
 def _is_manifest(path: str) -> bool:
@@ -778,7 +806,7 @@ def _read_listing(transport: Transport, path: str, scope: str, patience: Patienc
         deadline=transport.document_deadline(),
         patience=patience,
     )
-    if (media_type := _content_type(answer)) != OCI_INDEX:
+    if (media_type := _content_type(answer)) is not None and media_type != OCI_INDEX:
         message = (
             f"{redact(answer.url)} is {media_type}, where the index that lists referrers belongs: it is left alone"
         )

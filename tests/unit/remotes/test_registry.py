@@ -8,6 +8,8 @@ import json
 import pickle
 import random
 import re
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +71,7 @@ from distsdk.transport.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 REPOSITORY = "library/x"
 DATA = random.Random(2).randbytes(500_003)
@@ -306,6 +309,97 @@ def test_header_and_body_have_to_agree(
         connected(registry).fetch("odd")
     with pytest.raises(error):
         connected(registry).fetch(descriptor)
+
+
+#: What servers write that know nothing of a document.
+NO_CLAIMS = [None, "", "application/octet-stream", "application/json", "text/plain; charset=utf-8", "nonsense"]
+
+
+@pytest.mark.parametrize("content_type", NO_CLAIMS)
+def test_a_content_type_that_claims_nothing_is_no_type(registry: Registry, content_type: str | None) -> None:
+    """Where the header names no document, the body's ``mediaType`` counts, for a tag, a digest and a platform."""
+    expected = {name: served(registry, name) for name in ("7", "amd64")}
+    config = connected(registry).manifest("amd64").config
+    registry.fault(Header("Content-Type", content_type))
+    remote = connected(registry)
+    for name, descriptor in expected.items():
+        for wanted in (name, descriptor, f"{name}@{descriptor.digest}"):
+            assert descriptor == remote.fetch(wanted, f"mediatype:{descriptor.media_type}").descriptor
+            assert descriptor == remote.resolve(wanted, f"mediatype:{descriptor.media_type}")
+    assert expected["7"] == remote.fetch("7").descriptor == remote.resolve("7")
+    assert expected["amd64"].digest == remote.fetch("7", "platform:linux/amd64").digest
+    assert expected["amd64"] == remote.resolve(expected["amd64"].digest)
+    assert config.size == len(remote.fetch(config).read())
+
+
+@pytest.mark.parametrize("content_type", NO_CLAIMS)
+@pytest.mark.parametrize(
+    ("fields", "hints", "expected"),
+    [
+        ({"mediaType": media.OCI_INDEX, "manifests": []}, [], media.OCI_INDEX),
+        ({"manifests": []}, [], media.OCI_INDEX),
+        ({"manifests": []}, [media.DOCKER_LIST], media.DOCKER_LIST),
+        ({"mediaType": media.OCI_INDEX, "manifests": []}, [media.DOCKER_LIST], MediaTypeMismatch),
+        ({"mediaType": media.OCI_INDEX, "manifests": []}, [media.OCI_MANIFEST, media.DOCKER_LIST], MediaTypeMismatch),
+        ({"manifests": [], "layers": []}, [], MalformedDocument),
+        ({"manifests": []}, [media.OCI_MANIFEST], MalformedDocument),
+        ({"mediaType": media.OCI_MANIFEST, "manifests": []}, [], MalformedDocument),
+        ({"schemaVersion": 1, "fsLayers": []}, [], UnsupportedDocument),
+        ({"x": 1}, [], MalformedDocument),
+        ({"x": 1}, ["application/vnd.example+json"], "application/vnd.example+json"),
+        ({"mediaType": media.OCI_INDEX, "manifests": []}, ["application/vnd.example+json"], MediaTypeMismatch),
+    ],
+)
+def test_a_type_without_a_claim_is_checked_as_usual(
+    registry: Registry,
+    content_type: str | None,
+    fields: dict[str, object],
+    hints: list[str],
+    expected: str | type[DistError],
+) -> None:
+    """The body, the hint and the fields of a document agree, or the error is that of a document with a claim."""
+    registry.add_manifest(REPOSITORY, {"schemaVersion": 2, **fields}, media.OCI_INDEX, tags=["odd"])
+    registry.fault(Header("Content-Type", content_type))
+    registry.fault(IgnoreAccept())
+    for call in (connected(registry).fetch, connected(registry).resolve):
+        if isinstance(expected, str):
+            assert expected == call("odd", *(f"mediatype:{hint}" for hint in hints)).media_type
+        else:
+            with pytest.raises(expected):
+                call("odd", *(f"mediatype:{hint}" for hint in hints))
+
+
+def test_a_directory_behind_a_static_file_server_is_a_registry(registry: Registry, tmp_path: Path) -> None:
+    """`python -m http.server` serves an image from files at the paths of the API: by tag, platform and digest."""
+    remote = connected(registry)
+    manifest = remote.manifest("amd64")
+    root = tmp_path / "v2" / REPOSITORY
+    for folder in ("manifests", "blobs", "tags"):
+        (root / folder).mkdir(parents=True)
+    for descriptor in remote.index("7").manifests:
+        (root / "manifests" / str(descriptor.digest)).write_bytes(remote.fetch(descriptor).read())
+    for blob in (manifest.config, *manifest.layers):
+        (root / "blobs" / str(blob.digest)).write_bytes(remote.fetch(blob).read())
+    for tag in ("7", "7.txt", "7.json"):
+        (root / "manifests" / tag).write_bytes(remote.fetch("7").read())
+    (root / "tags" / "list").write_text('{"name": "library/x", "tags": ["7", "7.txt", "7.json"]}')
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = re.findall(r"port (\d+)", server.stdout.readline())[0]
+            static = distsdk.connect(f"127.0.0.1:{port}/{REPOSITORY}")
+            assert isinstance(static, RegistryRemote)
+            for tag in static.tags():
+                assert remote.resolve("7") == static.resolve(tag) == static.fetch(tag).descriptor
+                assert manifest == static.manifest(tag, platform="linux/amd64")
+            for blob in (manifest.config, *manifest.layers):
+                assert blob.size == len(static.fetch(blob).read())
+            assert manifest.digest == static.resolve(manifest.digest).digest
+            with pytest.raises(NotFound):
+                static.fetch("8")
+        finally:
+            server.kill()
 
 
 def test_a_docker_document_is_taken_at_its_headers_word(registry: Registry) -> None:
