@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -43,6 +44,32 @@ def wait_until(true: Callable[[], object]) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.005)
+
+
+def fork(work: Callable[[], object]) -> Callable[[], None]:
+    """Do something in a forked child; return what waits for the child and checks that nothing was raised in it."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001 - the child must not go on as a second pytest
+            traceback.print_exc(file=sys.stderr)
+        finally:
+            os._exit(code)
+
+    def wait() -> None:
+        end = time.monotonic() + HANGS
+        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+            if time.monotonic() > end:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                pytest.fail("the child hangs")
+            time.sleep(0.01)
+        assert 0 == os.waitstatus_to_exitcode(ended[1])
+
+    return wait
 
 
 def run_command(

@@ -8,13 +8,10 @@ import io
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import tarfile
 import threading
-import time
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +23,8 @@ from distsdk import Blob, Cache, Credentials, Digest, Platform, Reference, Retry
 from distsdk.errors import Denied
 from distsdk.filesystem import DistFile, DistFileSystem
 from distsdk.testing import Registry, Stall
+
+from ..support import fork, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -312,28 +311,6 @@ def test_a_filesystem_carries_what_tags_stand_for(logged_in: Registry, files: Fi
 # Forks
 
 
-def in_child(work: Callable[[], object]) -> None:
-    """Do something in a forked child, which has to be done with it in half a minute."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001 - the child must not go on as a second pytest
-            traceback.print_exc(file=sys.stderr)
-        finally:
-            os._exit(code)
-    end = time.monotonic() + 30
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-        if time.monotonic() > end:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            pytest.fail("the child hangs")
-        time.sleep(0.01)
-    assert os.waitstatus_to_exitcode(ended[1]) == 0
-
-
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 #: Python 3.12 and newer warn of what these tests are about.
 quietly = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
@@ -354,9 +331,9 @@ def test_a_child_reads_on(logged_in: Registry, files: Files) -> None:
         assert file.read(50_000) == LAYER[10:50_010]  # more than was received before
         file.close()
 
-    in_child(work)
+    fork(work)()
     assert LAYER[10:] == file.read()
-    in_child(work)
+    fork(work)()
     assert "hello" == image.read_text("/etc/issue")
 
 
@@ -377,10 +354,9 @@ def test_a_child_waits_for_no_thread_that_it_has_not(logged_in: Registry, where:
     logged_in.fault(Stall(after=None, event=held), path=f"/x/{where}/", times=1)
     thread = threading.Thread(target=looks[where])
     thread.start()
-    while not logged_in.count(path=f"/x/{where}/"):
-        time.sleep(0.01)
+    wait_until(lambda: logged_in.count(path=f"/x/{where}/"))
     try:
-        in_child(reads[where])
+        fork(reads[where])()
     finally:
         held.set()
         thread.join()

@@ -12,6 +12,8 @@ import pytest
 
 from distsdk.testing import JsonFields, Long, Registry, Status
 
+from ...support import HANGS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -34,7 +36,7 @@ def bearer(token: object) -> dict[str, str]:
 def ask(url: str, headers: Mapping[str, str] | None = None, body: str | None = None) -> tuple[int, str, bytes]:
     """Ask on a connection of its own, with POST where there is a body; return status, challenge and body."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=HANGS)
     try:
         target = url.removeprefix(f"{parts.scheme}://{parts.netloc}")
         connection.request("GET" if body is None else "POST", target, body, dict(headers or {}))
@@ -254,7 +256,7 @@ needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo
 def skopeo(file: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run skopeo with this file of logins."""
     command = ["skopeo", *words, "--tls-verify=false", "--authfile", str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
 
 
 @needs_skopeo

@@ -10,6 +10,8 @@ import pytest
 
 from distsdk.testing import Authority, Redirect, Registry
 
+from ...support import HANGS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -25,7 +27,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def ask(registry: Registry, context: ssl.SSLContext, host: str | None = None) -> tuple[int, str | None]:
     """Ask over TLS, perhaps under another name of this machine; return status and location."""
     name = f"{host}:{registry.host.partition(':')[2]}" if host else registry.host
-    connection = http.client.HTTPSConnection(name, timeout=10, context=context)
+    connection = http.client.HTTPSConnection(name, timeout=HANGS, context=context)
     try:
         connection.request("GET", "/v2/")
         answer = connection.getresponse()

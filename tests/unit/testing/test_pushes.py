@@ -20,6 +20,8 @@ from distsdk.testing import (
     WrongUploadRange,
 )
 
+from ...support import HANGS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,7 +41,7 @@ def ask(
     registry: Registry, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], bytes]:
     """Send one request; return status, header fields and body."""
-    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
@@ -106,7 +108,7 @@ def test_an_upload_is_given_up(registry: Registry) -> None:
 def test_what_came_before_a_client_hung_up_stays(registry: Registry) -> None:
     """The next request may go on from there."""
     location = begin(registry)
-    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
     connection.putrequest("PATCH", location)
     connection.putheader("Content-Length", str(len(DATA)))
     connection.endheaders(DATA[:5000])
@@ -274,7 +276,7 @@ def test_other_faults_act_on_pushes_too(registry: Registry) -> None:
     """A 404 is a lost upload, a 429 a busy registry; the body is passed over, and the connection stays usable."""
     location = begin(registry)
     registry.fault(Status.error(429, "TOOMANYREQUESTS", headers={"Retry-After": "1"}), method="PATCH", times=1)
-    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
     statuses = []
     for _ in range(2):
         connection.request("PATCH", location, DATA)

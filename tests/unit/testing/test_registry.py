@@ -6,7 +6,6 @@ import http.client
 import json
 import re
 import threading
-import time
 import urllib.request
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -20,6 +19,8 @@ from distsdk.model.digest import Digest
 from distsdk.model.platform import Platform
 from distsdk.testing import Headers, Registry, Stall
 
+from ...support import HANGS, wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -31,7 +32,7 @@ def ask(
     registry: Registry, path: str, headers: Mapping[str, str] | None = None, *, method: str = "GET"
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Ask on a connection of its own; return status, header and body."""
-    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
     try:
         connection.request(method, path, headers=dict(headers or {}))
         answer = connection.getresponse()
@@ -78,7 +79,7 @@ def test_a_host_is_known_only_once_it_was_started() -> None:
 def test_the_end_ends_connections() -> None:
     """A client that keeps its connection open finds it ended with the registry."""
     with Registry() as registry:
-        connection = http.client.HTTPConnection(registry.host, timeout=10)
+        connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
         connection.request("GET", "/v2/")
         connection.getresponse().read()
         assert connection.sock is not None
@@ -163,7 +164,7 @@ def test_what_is_not_there_is_refused_with_a_code(
 def test_a_refused_push_leaves_the_connection_usable() -> None:
     """The body of a request is read, so that the next request on the connection is understood."""
     with Registry(read_only=True) as registry:
-        connection = http.client.HTTPConnection(registry.host, timeout=10)
+        connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
         connection.request("PUT", "/v2/x/manifests/1", b"x" * 3_000_000)
         refused = connection.getresponse()
         refused.read()
@@ -356,7 +357,7 @@ def challenged(registry: Registry, path: str, token: str = "") -> tuple[int, dic
 def granted(challenge: Mapping[str, str]) -> str:
     """Get the token that a challenge asks for."""
     url = f"{challenge['realm']}?service={challenge['service']}&scope={challenge.get('scope', '')}"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=HANGS) as answer:
         reply = json.load(answer)
     assert reply["token"] == reply["access_token"]
     token = reply["token"]
@@ -462,7 +463,7 @@ def test_counts_are_right_at_once_from_many_threads(registry: Registry) -> None:
 def test_the_body_of_a_request_is_kept(registry: Registry, chunked: bool, size: int) -> None:
     """Its first 64 KiB are, however it was framed, and the next request on the connection is served."""
     body = bytes(i % 251 for i in range(size))
-    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    connection = http.client.HTTPConnection(registry.host, timeout=HANGS)
     # An iterable goes out in chunks, one for each of its parts.
     parts = iter([body[:7], body[7:]]) if chunked else body
     connection.request("POST", "/v2/", parts, {"Content-Type": "text/plain"}, encode_chunked=chunked)
@@ -488,7 +489,7 @@ def test_connections_are_counted(registry: Registry) -> None:
     """Each has a number, what it carried and whether it is open; the most at once are known, until all is forgotten."""
     blob = registry.add_blob("x", b"0123456789")
     assert ([], 0) == (registry.connections, registry.most_open)
-    clients = [http.client.HTTPConnection(registry.host, timeout=10) for _ in range(3)]
+    clients = [http.client.HTTPConnection(registry.host, timeout=HANGS) for _ in range(3)]
     for times, client in enumerate(clients):
         client.connect()
         for _ in range(times):
@@ -500,9 +501,7 @@ def test_connections_are_counted(registry: Registry) -> None:
     assert ["Basic 1", "Basic 2", "Basic 2"] == registry.authorizations
     for client in clients[:2]:
         client.close()
-    end = time.monotonic() + 5
-    while sum(c.open for c in registry.connections) > 1 and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_until(lambda: sum(c.open for c in registry.connections) <= 1)
     ask(registry, "/v2/")
     assert [False, False, True] == [c.open for c in registry.connections][:3]
     assert (4, 3) == (len(registry.connections), registry.most_open)
@@ -522,9 +521,7 @@ def test_connections_are_seen_at_once(registry: Registry) -> None:
     threads = [threading.Thread(target=ask, args=(registry, f"/v2/x/blobs/{blob.digest}")) for _ in range(8)]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + 5
-    while registry.bytes_sent < 40 and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_until(lambda: registry.bytes_sent >= 40)
     assert (8, 40) == (sum(c.open for c in registry.connections), registry.bytes_sent)
     go_on.set()
     for thread in threads:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
-import sys
 import threading
-import time
-import traceback
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -20,7 +15,7 @@ from distsdk.transport.hosts import Endpoint, Hosts
 from distsdk.transport.http import Limits, Timeouts, Transport
 from distsdk.transport.retry import Retry
 
-from ...support import HANGS
+from ...support import fork
 
 if TYPE_CHECKING:
     import ssl
@@ -287,29 +282,4 @@ class InChild(Protocol):
 @pytest.fixture(scope="session")
 def in_child() -> InChild:
     """Do something in a forked child."""
-
-    def begin(work: Callable[[], object]) -> Callable[[], None]:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                work()
-                code = 0
-            except BaseException:  # noqa: BLE001 - the child must not go on as a second pytest
-                traceback.print_exc(file=sys.stderr)
-            finally:
-                os._exit(code)
-
-        def wait() -> None:
-            end = time.monotonic() + HANGS
-            while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-                if time.monotonic() > end:
-                    os.kill(child, signal.SIGKILL)
-                    os.waitpid(child, 0)
-                    pytest.fail("the child hangs")
-                time.sleep(0.01)
-            assert os.waitstatus_to_exitcode(ended[1]) == 0
-
-        return wait
-
-    return begin
+    return fork
