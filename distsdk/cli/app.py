@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from distsdk.model.reference import Locator, Reference
     from distsdk.remotes.base import Remote
     from distsdk.transport.hosts import Hosts
+    from distsdk.transport.http import Timeouts
 
 #: Exit codes by kind of error; the first that fits counts. Anything else is 1.
 EXIT_CODES: tuple[tuple[tuple[type[errors.DistError], ...], int], ...] = (
@@ -275,7 +276,7 @@ def _shared_options() -> tuple[click.Parameter, ...]:
 
 #: The commands by heading, as ``distsdk --help`` lists them.
 SECTIONS = {
-    "Read a registry": ("resolve", "tags", "catalog", "referrers", "verify", "hosts"),
+    "Read a registry": ("resolve", "tags", "catalog", "referrers", "verify", "hosts", "login", "logout"),
     "Download": ("fetch", "pull"),
     "Look inside an image": ("inspect", "ls", "cat", "du", "diff", "unpack", "apply"),
     "Manage the store": ("images", "content"),
@@ -284,6 +285,7 @@ SECTIONS = {
 
 #: Commands of docker, skopeo, crane, oras and their like, and what does the same here.
 ELSEWHERE = {
+    "auth": "login HOST",
     "blob": "fetch LOCATOR DIGEST",
     "config": "inspect --json REF",
     "cp": "copy SRC DST",
@@ -388,16 +390,20 @@ def configured_hosts() -> Hosts:
     )
 
 
-def connect(locator: Locator) -> Remote:
-    """Return the remote for a locator, as the options have it."""
+def timeouts() -> Timeouts:
+    """Return the time-outs as the options have them."""
     from distsdk.transport.http import Timeouts
 
     options = click.get_current_context().find_root().ensure_object(dict)
-    timeouts = Timeouts()
+    usual = Timeouts()
     # No wait that a registry asks for is begun if it outlasts the command.
-    document = min(timeouts.document, options.get("timeout", timeouts.document))
-    timeouts = Timeouts(read=options.get("read_timeout", timeouts.read), document=document)
-    return distsdk.connect(locator, hosts=configured_hosts(), timeouts=timeouts)
+    document = min(usual.document, options.get("timeout", usual.document))
+    return Timeouts(read=options.get("read_timeout", usual.read), document=document)
+
+
+def connect(locator: Locator) -> Remote:
+    """Return the remote for a locator, as the options have it."""
+    return distsdk.connect(locator, hosts=configured_hosts(), timeouts=timeouts())
 
 
 def names_object(word: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -12,14 +13,20 @@ from distsdk.cli.app import (
     configured_hosts,
     connect,
     main,
+    option,
     platform_hint,
     read_reference,
+    say,
+    timeouts,
     write_line,
     write_listing,
 )
 
 if TYPE_CHECKING:
     from distsdk.model.descriptor import Descriptor
+
+#: Bytes that are read of a password on stdin.
+_LONGEST_PASSWORD = 64 * 1024
 
 
 @main.command(example="distsdk resolve redis:7 platform:linux/arm64")
@@ -109,3 +116,66 @@ def hosts(locator: str, as_json: bool) -> None:
         return
     for line in plan.lines():
         write_line(line)
+
+
+def _stdin_is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _read_host(word: str) -> str:
+    from distsdk.model.reference import Locator
+
+    locator = Locator.parse(word if "/" in word else f"{word}/")
+    if locator.path or locator.names_files:
+        message = f"{word} is not a host; a login is for all of a host, such as {locator.host or 'ghcr.io'}"
+        raise click.UsageError(message)
+    return locator.host
+
+
+@main.command(example="distsdk login ghcr.io --username me --password-stdin < token.txt")
+@click.argument("host")
+@click.option("-u", "--username", metavar="NAME", help="Log in as NAME (default: prompt).")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin (default: prompt).")
+def login(host: str, username: str | None, password_stdin: bool) -> None:
+    """Log in to HOST and store the login.
+
+    The registry checks the login before it is stored where docker and podman find it too: by the credential helper that
+    is configured for HOST, otherwise in a file. If the registry issues an identity token, the token is stored and not
+    the password. With the name <token>, the password is an identity token.
+    """
+    from distsdk.transport.login import check_login, read_login, store_login
+
+    name = _read_host(host)
+    if password_stdin:
+        if username is None:
+            raise click.UsageError("--password-stdin needs --username")
+        if sys.stdin is None:
+            raise click.UsageError("the password is read from stdin, which is closed")
+        password = sys.stdin.buffer.read(_LONGEST_PASSWORD).decode(errors="surrogateescape").rstrip("\r\n")
+    elif not _stdin_is_terminal():
+        raise click.UsageError("stdin is not a terminal: pass the password with --password-stdin")
+    else:
+        username = username or click.prompt("Username", err=True)
+        password = click.prompt("Password", hide_input=True, err=True)
+    given = read_login(username, password)
+    stored = store_login(name, check_login(name, given, hosts=configured_hosts(), timeouts=timeouts()))
+    if not option("quiet"):
+        say(f"logged in to {name}; stored in {stored.place}{', not encrypted' if stored.is_plain else ''}")
+
+
+@main.command(example="distsdk logout ghcr.io")
+@click.argument("host")
+def logout(host: str) -> None:
+    """Remove the login for HOST.
+
+    It is removed from all places where distsdk looks, credential helpers included. Logins for a part of HOST stay.
+    """
+    from distsdk.transport.login import remove_login
+
+    name = _read_host(host)
+    removed = remove_login(name)
+    if not option("quiet"):
+        for stored in removed:
+            say(f"removed the login for {name} from {stored.place}")
+        if not removed:
+            say(f"no login for {name} is stored")

@@ -129,6 +129,7 @@ class Tokens:
         login: Looks the login up, when the registry asks for one for the first time.
         realms: Origins of other token services that may be given the login.
         ask: Sends a request to a token service before a deadline and returns the body of its answer.
+        host: By which its login is looked up, for messages; by default the origin's.
     """
 
     def __init__(
@@ -138,8 +139,10 @@ class Tokens:
         login: Callable[[], Login | None],
         realms: frozenset[Origin],
         ask: Callable[[TokenRequest, Deadline], bytes],
+        host: str = "",
     ) -> None:
         self._origin = origin
+        self._host = host or str(origin).partition("://")[2]
         self._look_up = login
         self._realms = realms
         self._ask = ask
@@ -189,9 +192,7 @@ class Tokens:
         with self._locked(deadline):
             if bearer is None:
                 return self._answer_basic(challenges, rejected)
-            realm = follow(str(self._origin), bearer.params["realm"], what="names as its token service", relative=False)
-            scopes = merge_scopes(*scope.split(), *bearer.params.get("scope", "").split())
-            grant = self._grants[scope] = Grant(realm, bearer.params.get("service", ""), scopes)
+            grant = self._grants[scope] = self._grant(bearer, scope)
             login = self._own_login()
             if login is not None and login.registry_token:
                 token = f"Bearer {login.registry_token}"
@@ -225,16 +226,50 @@ class Tokens:
         login = self._own_login() if any(c.scheme == "basic" for c in challenges) else None
         if login is None or not login.username:
             message = f"{self._origin} asks for a login (scheme: {asked}), and none is configured for it"
-            if self.note:
-                message += f": {self.note}"
+            message += f": {self.note}" if self.note else f"; {how_to_log_in(self._host)}"
             raise Denied(message, status=401)
         header = basic_authorization(login.username, login.password)
         if header == rejected:
             self._basic = None
             message = f"{self._origin} refuses the login from {login.source}: log in again, or correct it there"
-            raise Denied(message, status=401)
+            raise Denied(f"{message}; {how_to_log_in(self._host)}", status=401)
         self._basic = header
         return header
+
+    def show_login(self, header: str, deadline: Deadline) -> tuple[str, str]:
+        """Show the login to who asks for it, for nothing in particular.
+
+        Args:
+            header: The registry's ``WWW-Authenticate``.
+            deadline: When a token has to be here.
+
+        Returns:
+            The Authorization header to ask the registry with, and the identity token that the token service gives for
+            the login, if it does.
+
+        Raises:
+            Denied: The token service refuses the login, or may not have it.
+            Unsafe: The realm is not a URL that may be asked.
+        """
+        challenges = parse_challenges(header)
+        bearer = next((c for c in challenges if c.scheme == "bearer" and c.params.get("realm")), None)
+        with self._locked(deadline):
+            if bearer is None:
+                return self._answer_basic(challenges, None), ""
+            grant = self._grant(bearer, "")
+            login = self._login_for(grant.realm)
+            if login is None:
+                raise Denied(self.note, status=401)
+            body = self._ask_with(login, grant, deadline, offline=True)
+            token, _ = parse_token_reply(body)
+            identity = json.loads(body).get("refresh_token")
+            return f"Bearer {token}", identity if isinstance(identity, str) else ""
+
+    def _grant(self, bearer: Challenge, scope: str) -> Grant:
+        """Return what a token has to be good for: the challenge's scopes and those of the request."""
+        realm = follow(str(self._origin), bearer.params["realm"], what="names as its token service", relative=False)
+        scopes = merge_scopes(*scope.split(), *bearer.params.get("scope", "").split())
+        return Grant(realm, bearer.params.get("service", ""), scopes)
 
     def _bearer(self, grant: Grant, deadline: Deadline) -> str:
         token = self._tokens.get(grant)
@@ -259,7 +294,7 @@ class Tokens:
             _log.warning("%s: going on without (%s)", self.note, refusal)
         return self._ask(TokenRequest(grant.url), deadline)
 
-    def _ask_with(self, login: Login, grant: Grant, deadline: Deadline) -> bytes:
+    def _ask_with(self, login: Login, grant: Grant, deadline: Deadline, *, offline: bool = False) -> bytes:
         if login.identity_token:
             # https://distribution.github.io/distribution/spec/auth/oauth/
             fields = {
@@ -276,7 +311,9 @@ class Tokens:
                 if not login.username or (isinstance(error, RegistryError) and error.status not in {400, 405}):
                     raise
         header = basic_authorization(login.username, login.identity_token or login.password)
-        return self._ask(TokenRequest(grant.url, authorization=header), deadline)
+        # https://distribution.github.io/distribution/spec/auth/token/: an identity token is asked for.
+        more = "&offline_token=true&client_id=distsdk" if offline else ""
+        return self._ask(TokenRequest(f"{grant.url}{more}", authorization=header), deadline)
 
     def _login_for(self, realm: str) -> Login | None:
         """Return the login if the realm's origin may be given it."""
@@ -297,7 +334,15 @@ class Tokens:
     def _refuse(self, login: Login) -> None:
         """Be done with a login that is of no use."""
         self.note = f"the login from {login.source} for {self._origin} was refused: log in again, or remove it there"
+        self.note += f"; {how_to_log_in(self._host)}"
         self._login = None
+
+
+def how_to_log_in(host: str) -> str:
+    """Return what a message says to who has no login for a registry."""
+    from distsdk.transport.credentials import command_for
+
+    return f"log in: {command_for(host)}; in Python: connect(…, credentials=Credentials(…))"
 
 
 def basic_authorization(username: str, password: str) -> str:

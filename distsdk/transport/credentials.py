@@ -49,7 +49,7 @@ _STDERR_LIMIT, _STDERR_SHOWN = 4096, 300
 #: What a helper prints where it has no login (docker-credential-helpers, ``credentials/error.go``).
 _NOT_FOUND = b"credentials not found in native keychain"
 #: The user's name with which a helper marks an identity token (docker login, "Credential helper protocol").
-_TOKEN_USER = "<token>"  # noqa: S105 - a name
+TOKEN_USER = "<token>"  # noqa: S105 - a name
 
 #: The names of Docker Hub, which are one.
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -280,6 +280,21 @@ def _normalised(key: str) -> str:
     return host if scheme or path in {"", "v1", "v2"} else f"{host}/{path}"
 
 
+def same_host(key: str, host: str) -> bool:
+    """Whether a key of ``auths`` is a host's as a whole, in any of its spellings."""
+    return _normalised(key) == _normalised(host)
+
+
+def servers(host: str) -> tuple[str, ...]:
+    """Return the names that a host's login may have in a helper; the first one is docker's."""
+    return _HUB_SERVERS if _normalised(host) == "docker.io" else (host,)
+
+
+def command_for(host: str) -> str:
+    """Return the command that logs in to a host, for messages."""
+    return f"distsdk login {'docker.io' if _normalised(host) == 'docker.io' else host}"
+
+
 def _decoded(auth: str) -> str | None:
     """Return the text whose base64 this is, or None. Line breaks do not count, as in Go's decoder."""
     try:
@@ -323,7 +338,8 @@ class _Place:
             raise InvalidConfig(f"{message}; make it readable, or name another file by REGISTRY_AUTH_FILE") from error
 
 
-def _places(environment: Mapping[str, str]) -> tuple[_Place, ...]:
+def places(environment: Mapping[str, str]) -> tuple[_Place, ...]:
+    """Return where logins are looked up, in order: `Credentials.from_environment`."""
     if named := environment.get("REGISTRY_AUTH_FILE"):
         return (_Place(named, Path(named), is_named=True),)
     places = []
@@ -347,7 +363,7 @@ def _places(environment: Mapping[str, str]) -> tuple[_Place, ...]:
 # Helpers
 
 
-def _ask_helper(name: str, servers: tuple[str, ...], *, where: str) -> Login | None:
+def ask_helper(name: str, servers: tuple[str, ...], *, where: str) -> Login | None:
     """Return the login that ``docker-credential-NAME`` has under the first of these names for which it has one.
 
     https://github.com/docker/docker-credential-helpers#development
@@ -361,23 +377,9 @@ def _ask_helper(name: str, servers: tuple[str, ...], *, where: str) -> Login | N
         InvalidConfig: It is not installed, fails, takes longer than `HELPER_TIMEOUT`, or answers what is no login. What
             it prints on stdout is in no message; what it says on stderr is.
     """
-    import shutil
-
     helper = f"docker-credential-{name}"
-    program = shutil.which(helper)
-    # A program in the current directory is nobody's helper (Go's exec.ErrDot).
-    if program is None or not Path(program).is_absolute():
-        message = f"{helper}, which {where} names for {servers[-1]}, is not installed: put it where PATH finds it"
-        raise InvalidConfig(f"{message}, or take its name out of there")
     for server in servers:
-        try:
-            status, answer, complaint = _run(program, server)
-        except TimeoutError:
-            message = f"{helper} did not answer for {server} within {HELPER_TIMEOUT:g} seconds"
-            raise InvalidConfig(f"{message}: see whether it waits for somebody to unlock a key ring") from None
-        except OSError as error:
-            message = f"{helper} cannot be run: {error.strerror}; see what {program} is"
-            raise InvalidConfig(message) from error
+        status, answer, complaint = _run_helper(helper, "get", server, server, where=where)
         if len(answer) > HELPER_LIMIT:
             raise InvalidConfig(f"{helper} printed more than {HELPER_LIMIT:,} bytes for {server}: see what it is")
         if status == 0:
@@ -385,10 +387,53 @@ def _ask_helper(name: str, servers: tuple[str, ...], *, where: str) -> Login | N
             if login is not None:
                 return login
         elif answer.strip() != _NOT_FOUND:
-            said = shortened(printable(complaint.decode(errors="replace").strip()), _STDERR_SHOWN)
-            message = f"{helper} failed for {server} with exit code {status}: {said or 'it says nothing on stderr'}"
-            raise InvalidConfig(f"{message}; run `printf %s {server} | {helper} get` to see why")
+            raise InvalidConfig(
+                f"{_failure(helper, server, status, complaint)}; run `printf %s {server} | {helper} get` to see why"
+            )
     return None
+
+
+def run_helper(name: str, action: str, text: str, server: str, *, where: str) -> None:
+    """Let ``docker-credential-NAME`` store or erase a login.
+
+    Args:
+        name: What stands after ``docker-credential-``.
+        action: ``store`` or ``erase``.
+        text: What it reads on stdin.
+        server: Whose login it is, for messages.
+        where: What names the helper, for messages.
+
+    Raises:
+        InvalidConfig: It is not installed, fails, or takes longer than `HELPER_TIMEOUT`.
+    """
+    helper = f"docker-credential-{name}"
+    status, _, complaint = _run_helper(helper, action, text, server, where=where)
+    if status:
+        raise InvalidConfig(f"{_failure(helper, server, status, complaint)}; {action} failed, nothing was changed")
+
+
+def _failure(helper: str, server: str, status: int, complaint: bytes) -> str:
+    said = shortened(printable(complaint.decode(errors="replace").strip()), _STDERR_SHOWN)
+    return f"{helper} failed for {server} with exit code {status}: {said or 'it says nothing on stderr'}"
+
+
+def _run_helper(helper: str, action: str, text: str, server: str, *, where: str) -> tuple[int, bytes, bytes]:
+    """Run a helper that a file names: `_run`, with its failures as `InvalidConfig`."""
+    import shutil
+
+    program = shutil.which(helper)
+    # A program in the current directory is nobody's helper (Go's exec.ErrDot).
+    if program is None or not Path(program).is_absolute():
+        message = f"{helper}, which {where} names for {server}, is not installed: put it where PATH finds it"
+        raise InvalidConfig(f"{message}, or take its name out of there")
+    try:
+        return _run(program, action, text)
+    except TimeoutError:
+        message = f"{helper} did not answer for {server} within {HELPER_TIMEOUT:g} seconds"
+        raise InvalidConfig(f"{message}: see whether it waits for somebody to unlock a key ring") from None
+    except OSError as error:
+        message = f"{helper} cannot be run: {error.strerror}; see what {program} is"
+        raise InvalidConfig(message) from error
 
 
 def _parse_answer(raw: bytes, helper: str, server: str) -> Login | None:
@@ -403,12 +448,12 @@ def _parse_answer(raw: bytes, helper: str, server: str) -> Login | None:
         raise InvalidConfig(problem)
     if not username and not secret:
         return None  # so says docker-credential-pass where it was never set up
-    if username == _TOKEN_USER:
+    if username == TOKEN_USER:
         return Login(identity_token=secret, source=helper)
     return Login(username, secret, source=helper)
 
 
-def _run(program: str, server: str) -> tuple[int, bytes, bytes]:
+def _run(program: str, action: str, text: str) -> tuple[int, bytes, bytes]:
     """Run a helper; return its exit code, and the beginning of what it printed and of what it said on stderr.
 
     Raises:
@@ -419,7 +464,7 @@ def _run(program: str, server: str) -> tuple[int, bytes, bytes]:
 
     # A session of its own, so that what it starts can be ended with it.
     process = subprocess.Popen(  # noqa: S603 - no shell, and a name that was checked
-        [program, "get"],
+        [program, action],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -429,7 +474,7 @@ def _run(program: str, server: str) -> tuple[int, bytes, bytes]:
     try:
         answer, complaint = map(_Reader, pipes, (HELPER_LIMIT + 1, _STDERR_LIMIT))
         with contextlib.suppress(BrokenPipeError), question:  # it need not read what it is asked
-            question.write(server.encode())
+            question.write(text.encode())
         status = process.wait(HELPER_TIMEOUT)
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
@@ -531,16 +576,16 @@ def _read(place: _Place, known: _Known) -> AuthFile:
 
 def _ask(helper: str, host: str, known: _Known, *, where: str) -> Login | None:
     """Return what a helper answers, asked once however many threads want to know."""
-    servers = _HUB_SERVERS if _normalised(host) == "docker.io" else (host,)
+    names = servers(host)
     with known.lock:
-        asked = known.helpers.setdefault((helper, servers[0]), _Asked())
+        asked = known.helpers.setdefault((helper, names[0]), _Asked())
     came = time.monotonic()
     with asked.lock:
         # What was answered while this thread waited for the lock is its answer too, a failure included.
         if asked.time < came and (asked.failure or asked.time + HELPER_LIFETIME < came):
             asked.answer, asked.failure = None, ""
             try:
-                asked.answer = _ask_helper(helper, servers, where=where)
+                asked.answer = ask_helper(helper, names, where=where)
             except InvalidConfig as error:
                 asked.failure = str(error)
             asked.time = time.monotonic()
@@ -613,7 +658,7 @@ class Credentials(Shown):
         tools write theirs there without looking. See `AuthFile.login` for their keys. A program's answer counts for
         five minutes.
         """
-        return cls._of(_Finder(_places(os.environ)))
+        return cls._of(_Finder(places(os.environ)))
 
     @classmethod
     def _of(cls, finder: _Finder | None) -> Self:

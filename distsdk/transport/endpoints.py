@@ -90,9 +90,15 @@ class Endpoints:
                 timeouts=timeouts,
                 limits=limits,
                 session=session,
+                host=plan.host if endpoint.namespace is None else "",
             )
             for endpoint in plan.endpoints
         ]
+
+    @property
+    def home(self) -> Transport:
+        """The host's own endpoint, which comes after its mirrors."""
+        return self._transports[-1]
 
     def __reduce__(self) -> tuple[object, ...]:
         # The plan may hold secrets: whoever unpickles makes one there.

@@ -40,7 +40,7 @@ from distsdk.errors import (
     redact,
 )
 from distsdk.model.shown import Shown
-from distsdk.transport.auth import Tokens
+from distsdk.transport.auth import Tokens, how_to_log_in
 from distsdk.transport.deadline import (
     Deadline,
     TimedAdapter,
@@ -259,6 +259,7 @@ class Transport:
         limits: How much to take.
         session: Sends the requests, with its adapters, ``verify`` and ``cert``; its headers, cookies, ``auth``, proxies
             and ``trust_env`` are not used. By default one is made, or one that plays a cassette where `replay` says so.
+        host: By which the endpoint's login is looked up, for messages; by default the endpoint's own.
     """
 
     def __init__(
@@ -272,6 +273,7 @@ class Transport:
         timeouts: Timeouts,
         limits: Limits,
         session: requests.Session | None = None,
+        host: str = "",
     ) -> None:
         self.endpoint = endpoint
         self.hosts = hosts
@@ -279,6 +281,7 @@ class Transport:
         self.timeouts = timeouts if endpoint.dial_timeout is None else evolve(timeouts, connect=endpoint.dial_timeout)
         self.limits = limits
         self.origin = Origin.of(endpoint.base)
+        self.host = host or str(self.origin).partition("://")[2]
         self.rate_limit: RateLimit | None = None
         self._realms = realms
         playing = None if session else active_session()
@@ -525,7 +528,9 @@ class Transport:
                 session = self._given
             else:  # a copy has the same adapters and no connections
                 session = pickle.loads(pickle.dumps(self._given))  # noqa: S301 - our own bytes
-            tokens = Tokens(self.origin, login=self._login, realms=self._realms, ask=self._ask_token_service)
+            tokens = Tokens(
+                self.origin, login=self._login, realms=self._realms, ask=self._ask_token_service, host=self.host
+            )
             process = self._processes.setdefault(pid, _Process(session, tokens))
         return process
 
@@ -542,7 +547,41 @@ class Transport:
             session.mount(f"{self.origin}/", adapter)
         return session
 
-    def _ask_token_service(self, request: TokenRequest, deadline: Deadline) -> bytes:
+    def check_login(self, login: Login) -> str | None:
+        """Show a login to the registry, for nothing in particular.
+
+        Returns:
+            The identity token that the token service gives for the login, empty for none; None where the registry asks
+            for no login.
+
+        Raises:
+            Denied: The login is refused.
+            DistError: As `request`.
+        """
+        deadline = self.document_deadline()
+        url = self._url("/")
+        note = "check the name and the password"
+        ask = functools.partial(self._ask_token_service, note=note)
+        tokens = Tokens(self.origin, login=lambda: login, realms=self._realms, ask=ask, host=self.host)
+        answer = self._send("GET", url, None, None, deadline)
+        identity = None
+        if answer.status == 401:
+            answer.discard(self.limits.error)
+            try:
+                header, identity = tokens.show_login(answer.headers.get("WWW-Authenticate", ""), deadline)
+            except Denied as refusal:
+                raise self._refused(refusal) from refusal
+            answer = self._send("GET", url, None, header, deadline)
+        with answer:
+            if answer.status != 200:
+                error = self._error(answer, "GET", note=note)
+                raise self._refused(error) if isinstance(error, Denied) else error
+        return identity
+
+    def _refused(self, error: DistError) -> Denied:
+        return Denied(f"{self.origin} refused the login: {error}", status=401)
+
+    def _ask_token_service(self, request: TokenRequest, deadline: Deadline, *, note: str = "") -> bytes:
         """Send a request that `Tokens` made to a token service that it found fit to be asked.
 
         Once: where it fails, the request that needs the token is tried again.
@@ -561,7 +600,7 @@ class Transport:
                 message = f"{redact(request.url)} redirects a request that holds a login to {redact(url)}"
                 raise Unsafe(message)
         if answer.status != 200:
-            error = self._error(answer, method)
+            error = self._error(answer, method, note=note)
             if isinstance(error, NotFound) and form is None:  # the service is missing, not what the token is for
                 message = f"no token service: {error}"
                 raise RegistryError(message, status=404, codes=error.codes, detail=error.detail)
@@ -579,6 +618,7 @@ class Transport:
         if status == 404:
             return NotFound(f"{shown} is not there (404{said})", codes=codes, detail=detail)
         if status == 401:
+            note = note or f"; {how_to_log_in(self.host)}"
             message = f"{shown} does not exist or needs a login (401{said}){note}"
             return Denied(message, status=status, codes=codes, detail=detail)
         if status == 403:
