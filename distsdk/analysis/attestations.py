@@ -6,13 +6,11 @@ https://github.com/secure-systems-lab/dsse/blob/master/envelope.md
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from distsdk.analysis.keys import PublicKey
+from distsdk.analysis.keys import PublicKey, from_base64
 from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, UnsupportedDocument
 from distsdk.model.digest import Digest
 from distsdk.model.fields import (
@@ -193,8 +191,8 @@ class Envelope(Shown):
 def _decoded(text: str) -> bytes:
     """Decode base64 in either alphabet: a DSSE envelope may use both."""
     try:
-        return b64decode(text.translate(_STANDARD).encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
+        return from_base64(text.translate(_STANDARD))
+    except ValueError as error:
         raise MalformedDocument("a field of the envelope is not base64; it cannot be used") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -110,6 +111,15 @@ def _way(der: bytes) -> tuple[str, Callable[[bytes, bytes], None]]:
         raise InvalidSignature
 
     return "", refuse
+
+
+def from_base64(text: str) -> bytes:
+    """Decode base64; line breaks in it are ignored, as Go's decoder does, which cosign reads it with.
+
+    Raises:
+        ValueError: The text is not base64 (RFC 4648, section 4).
+    """
+    return b64decode(text.replace("\r", "").replace("\n", "").encode("ascii"), validate=True)
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

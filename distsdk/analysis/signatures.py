@@ -9,14 +9,12 @@ signing) count for nothing here: a signature is verified by the key that one nam
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from distsdk.analysis.attestations import Envelope
-from distsdk.analysis.keys import PublicKey
+from distsdk.analysis.keys import PublicKey, from_base64
 from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, NotFound, UnsupportedDocument
 from distsdk.model.descriptor import Descriptor
 from distsdk.model.fields import optional_object, optional_text, required_text
@@ -43,8 +41,9 @@ BUNDLE_PREFIX = "application/vnd.dev.sigstore.bundle."
 SIGNATURE = "dev.cosignproject.cosign/signature"
 CERTIFICATE = "dev.sigstore.cosign/certificate"
 
-#: Signatures that are looked at, the manifests that hold them, and bytes of one.
-MAX_SIGNATURES = 100
+#: Candidates that are checked: layers that claim to be signatures, and manifests that could hold one and do not.
+MAX_CANDIDATES = 1_000
+#: Bytes of what was signed, and of a bundle.
 MAX_PAYLOAD = 1024 * 1024
 
 _SIGNED_TYPE = "cosign container image signature"
@@ -95,7 +94,7 @@ class Verdict(Shown):
         subject: What was signed. Go on with its digest: the tag may stand for something else by now.
         key: The key that made the signatures.
         signatures: Those that were verified, one at least.
-        rejected: The others, which say nothing: anybody may add some.
+        rejected: The others among the first `MAX_CANDIDATES`, which say nothing: anybody may add some.
     """
 
     subject: Descriptor
@@ -124,7 +123,7 @@ def verify_signatures(reference: str | Reference, key: Key, *, remote: Remote | 
     Raises:
         NotFound: It is not there, or there is no signature of it.
         IntegrityError: There are signatures, and none by this key over this digest: the message says why of each.
-        LimitExceeded: There are more than `MAX_SIGNATURES`.
+        LimitExceeded: There are more than `MAX_CANDIDATES`, and none of the first is by this key over this digest.
         InvalidConfig: The key cannot be used.
         MissingExtra: ``cryptography`` is not installed.
         DistError: As `Remote.fetch`.
@@ -138,10 +137,18 @@ def verify_signatures(reference: str | Reference, key: Key, *, remote: Remote | 
     subject = Descriptor(media_type=blob.media_type, digest=blob.digest, size=len(blob.read()))
     signatures: dict[tuple[Digest, str], Signature] = {}
     rejected: list[Rejected] = []
-    for number, candidate in enumerate(_candidates(remote, subject.digest)):
-        if number == MAX_SIGNATURES:
-            message = f"{reference} has more than {MAX_SIGNATURES} signatures"
-            raise LimitExceeded(message, limit=MAX_SIGNATURES)
+    unreadable: list[str] = []
+    for number, candidate in enumerate(_candidates(remote, subject.digest, unreadable)):
+        if number == MAX_CANDIDATES:
+            if signatures:
+                break
+            message = (
+                f"{reference} has more than {MAX_CANDIDATES:,} candidates for a signature, "
+                f"and none of the first {MAX_CANDIDATES:,} is verified by the key {public}"
+            )
+            raise LimitExceeded(message, limit=MAX_CANDIDATES)
+        if candidate is None:
+            continue
         if isinstance(candidate, Rejected):
             rejected.append(candidate)
             continue
@@ -153,12 +160,13 @@ def verify_signatures(reference: str | Reference, key: Key, *, remote: Remote | 
         if found is not None:
             # cosign writes the same signature under its tag and as a referrer.
             signatures.setdefault((found.payload, candidate.layer.annotations.get(SIGNATURE, "")), found)
-    if not signatures and not rejected:
+    causes = [*unreadable, *(entry.why for entry in rejected)]
+    if not signatures and not causes:
         raise NotFound(f"{reference} ({subject.digest}) has no signature")
     if not signatures:
-        reasons = "; ".join(dict.fromkeys(entry.why for entry in rejected[:3]))
-        more = "; …" if len(rejected) > 3 else ""
-        counts = counted(len(rejected), "signature")
+        reasons = "; ".join(dict.fromkeys(causes[:3]))
+        more = "; …" if len(causes) > 3 else ""
+        counts = counted(len(causes), "signature")
         message = f"{reference} ({subject.digest}) is not verified by the key {public}: of {counts}, {reasons}{more}"
         raise IntegrityError(message)
     return Verdict(subject, public, tuple(signatures.values()), tuple(rejected))
@@ -187,8 +195,8 @@ class _Candidate:
         if text is None:
             raise MalformedDocument(f"it has no annotation {SIGNATURE}")
         try:
-            signature = b64decode(text.encode("ascii"), validate=True)
-        except (binascii.Error, UnicodeEncodeError) as error:
+            signature = from_base64(text)
+        except ValueError as error:
             raise MalformedDocument(f"its annotation {SIGNATURE} is not base64") from error
         # The bytes are not looked into before it is known who wrote them.
         if not key.signed(raw, signature):
@@ -232,37 +240,59 @@ class _Candidate:
         return Signature(self.manifest, self.layer.digest, "", statement.predicate)
 
 
-def _candidates(remote: Remote, subject: Digest) -> Iterator[_Candidate | Rejected]:
-    for descriptor in _holders(remote, subject):
-        try:
-            blob = remote.fetch(descriptor)
-            manifest = Manifest.parse(blob.read(), descriptor.media_type)
-        except _UNUSABLE as error:
-            yield Rejected(descriptor.digest, None, str(error))
-            continue
-        for layer in manifest.layers:
-            if layer.media_type == SIMPLE_SIGNING or layer.media_type.startswith(BUNDLE_PREFIX):
-                yield _Candidate(descriptor.digest, layer)
+def _candidates(remote: Remote, subject: Digest, unreadable: list[str]) -> Iterator[_Candidate | Rejected | None]:
+    """Yield what claims to be a signature, and None for each manifest that was read in vain.
 
-
-def _holders(remote: Remote, subject: Digest) -> Iterator[Descriptor]:
-    """Yield the manifests that may hold signatures of a document."""
-    tag = f"{subject.algorithm}-{subject.hex}.sig"
-    if len(tag) <= 128:  # of a tag
+    Args:
+        remote: Gives the manifests.
+        subject: The digest of what was signed.
+        unreadable: Takes what is wrong with the tag, or with the list of referrers, where one cannot be used. Whoever
+            can push can spoil one of them: signatures in the other count all the same.
+    """
+    for holders in (_tagged, _referring):
         try:
-            blob = remote.fetch(
-                tag, *(Hint("mediatype", media_type) for media_type in DEFAULT_ACCEPT if media_type in MANIFESTS)
-            )
+            for descriptor in holders(remote, subject):
+                yield from _in_manifest(remote, descriptor)
         except NotFound:
             pass
-        else:
-            yield Descriptor(media_type=blob.media_type, digest=blob.digest, size=len(blob.read()))
-    if isinstance(remote, ReferrerLister):
-        for number, descriptor in enumerate(remote.referrers(subject)):
-            # cosign wrote no artifactType for years (before 2.6.4 and 3.0.6), and not every registry fills it in.
-            kind = descriptor.artifact_type
-            known = kind in {None, OCI_EMPTY, SIGNATURE_ARTIFACT} or str(kind).startswith(BUNDLE_PREFIX)
-            if known and descriptor.media_type in MANIFESTS:
-                yield descriptor
-            if number == 10 * MAX_SIGNATURES:
-                raise LimitExceeded(f"{subject} has more than {number} referrers", limit=number)
+        except _UNUSABLE as error:
+            unreadable.append(str(error))
+
+
+def _in_manifest(remote: Remote, descriptor: Descriptor) -> Iterator[_Candidate | Rejected | None]:
+    try:
+        manifest = Manifest.parse(remote.fetch(descriptor).read(), descriptor.media_type)
+    except _UNUSABLE as error:
+        yield Rejected(descriptor.digest, None, str(error))
+        return
+    layers = [
+        layer
+        for layer in manifest.layers
+        if layer.media_type == SIMPLE_SIGNING or layer.media_type.startswith(BUNDLE_PREFIX)
+    ]
+    if not layers:
+        yield None
+    for layer in layers:
+        yield _Candidate(descriptor.digest, layer)
+
+
+def _tagged(remote: Remote, subject: Digest) -> Iterator[Descriptor]:
+    """Yield the manifest that cosign keeps under a tag."""
+    tag = f"{subject.algorithm}-{subject.hex}.sig"
+    if len(tag) <= 128:  # of a tag
+        blob = remote.fetch(
+            tag, *(Hint("mediatype", media_type) for media_type in DEFAULT_ACCEPT if media_type in MANIFESTS)
+        )
+        yield Descriptor(media_type=blob.media_type, digest=blob.digest, size=len(blob.read()))
+
+
+def _referring(remote: Remote, subject: Digest) -> Iterator[Descriptor]:
+    """Yield the referrers that may hold signatures; pages and bytes of their list are bounded where it is read."""
+    if not isinstance(remote, ReferrerLister):
+        return
+    for descriptor in remote.referrers(subject):
+        # cosign wrote no artifactType for years (before 2.6.4 and 3.0.6), and not every registry fills it in.
+        kind = descriptor.artifact_type
+        known = kind in {None, OCI_EMPTY, SIGNATURE_ARTIFACT} or str(kind).startswith(BUNDLE_PREFIX)
+        if known and descriptor.media_type in MANIFESTS:
+            yield descriptor

@@ -6,13 +6,15 @@ import json
 import pickle
 import subprocess
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from attrs import evolve
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509 import load_pem_x509_certificate
 
 import distsdk
 from distsdk import Credentials, Descriptor, Digest, Envelope, Hosts, Verdict, verify_signatures
@@ -30,11 +32,10 @@ from distsdk.errors import (
     UnsupportedDocument,
 )
 from distsdk.model.media import OCI_CONFIG, OCI_MANIFEST
-from distsdk.testing import Registry, Status
+from distsdk.testing import JsonFields, Registry, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from distsdk.remotes.base import Remote
 
@@ -300,13 +301,130 @@ def test_of_an_index_the_index_is_signed(registry: Registry) -> None:
                 verify(registry, tag=unsigned)
 
 
-def test_there_are_not_too_many(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many somebody adds, few are looked at."""
-    monkeypatch.setattr(signatures, "MAX_SIGNATURES", 3)
-    data = payload(image(registry).digest)
-    add(registry, *[(data, bytes([number])) for number in range(4)])
-    with pytest.raises(LimitExceeded, match="more than 3 signatures"):
+@pytest.mark.parametrize("place", ["tag", "referrers", "referrers that hold none"])
+def test_candidates_are_bounded(registry: Registry, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Checking ends at a number of candidates; a signature that was verified before counts, a later one does not."""
+    monkeypatch.setattr(signatures, "MAX_CANDIDATES", 3)
+    subject = image(registry)
+    data = payload(subject.digest)
+    good, junk = (data, signed(OURS, data)), [(data, bytes([number])) for number in range(4)]
+    if place == "tag":
+        add(registry, *junk, good)
+    for layer in junk if place != "tag" else []:
+        add(registry, layer, subject=subject, kind=DSSE if "none" in place else signatures.SIMPLE_SIGNING)
+    registry.reset()
+    with pytest.raises(LimitExceeded, match="more than 3 candidates for a signature") as caught:
         verify(registry)
+    assert 3 == caught.value.limit
+    assert registry.count() <= 2 + 2 * 4 + 2  # the image, the tag, manifests and layers, the list of referrers
+    add(registry, good, *junk)
+    assert 1 == len(verify(registry).signatures)
+
+
+@pytest.mark.parametrize("place", ["layers", "referrers"])
+def test_junk_does_not_block_a_good_signature(registry: Registry, place: str) -> None:
+    """A signature after 101 signatures of somebody else is verified, and the others are listed as rejected."""
+    subject = image(registry)
+    data = payload(subject.digest)
+    junk = [(data, number.to_bytes(2)) for number in range(101)]
+    if place == "layers":
+        add(registry, *junk, (data, signed(OURS, data)))
+    else:
+        for layer in junk:
+            add(registry, layer, subject=subject)
+        add(registry, (data, signed(OURS, data)), subject=subject)
+    verdict = verify(registry)
+    assert (1, 101) == (len(verdict.signatures), len(verdict.rejected))
+
+
+@pytest.mark.parametrize("spoilt", ["tag", "index under the tag", "list"])
+def test_a_spoilt_place_does_not_block_the_other(registry: Registry, spoilt: str) -> None:
+    """A tag or a list of referrers that cannot be used is named as the cause, and signatures elsewhere count."""
+    subject = image(registry)
+    data = payload(subject.digest)
+    tag = f"sha256-{subject.digest.hex}.sig"
+    if spoilt == "tag":
+        registry.add_manifest(NAME, b'{"schemaVersion": 1}', OCI_MANIFEST, tags=[tag])
+    elif spoilt == "index under the tag":
+        registry.add_index(NAME, tag, manifests=[subject])
+    else:
+        registry.fault(JsonFields({"manifests": "none"}), path=r"/referrers/")
+    with pytest.raises(IntegrityError, match="is not verified by the key"):
+        verify(registry)
+    add(registry, (data, signed(OURS, data)), subject=None if spoilt == "list" else subject)
+    assert 1 == len(verify(registry).signatures)
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+def test_line_breaks_in_base64(registry: Registry, line_break: str) -> None:
+    """A signature whose base64 is broken into lines is verified; other white space is refused."""
+    data = payload(image(registry).digest)
+    text = b64encode(signed(OURS, data)).decode()
+    lines = line_break.join([text[:40], text[40:], ""])
+    add(registry, (data, lines))
+    assert 1 == len(verify(registry).signatures)
+    broken = Envelope.from_fields({"payloadType": "x", "payload": lines, "signatures": []})
+    assert signed(OURS, data)[:1] == broken.payload[:1]
+    add(registry, (data, f"{text[:40]} {text[40:]}"))
+    with pytest.raises(IntegrityError, match="is not base64"):
+        verify(registry)
+
+
+# Signatures that cosign and skopeo made
+
+COSIGN = Path(__file__).parents[1] / "data" / "cosign"
+
+
+def add_fixture(registry: Registry, name: str) -> None:
+    """Push an image of skopeo's ``dir:`` form as the tag ``fixture``, and its signatures where cosign keeps them."""
+    raw = (COSIGN / name / "manifest.json").read_bytes()
+    registry.add_manifest(NAME, raw, json.loads(raw)["mediaType"], tags=["fixture"])
+    layers = []
+    for file in sorted((COSIGN / name).glob("signature-*")):
+        fields = json.loads(file.read_bytes().removeprefix(b"\0sigstore-json\n"))
+        layer = registry.add_blob(NAME, b64decode(fields["payload"]), media_type=fields["mimeType"])
+        layers.append(evolve(layer, annotations=fields["annotations"]).to_fields())
+    config = registry.add_blob(NAME, b"{}", media_type=OCI_CONFIG).to_fields()
+    fields = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    registry.add_manifest(NAME, fields, OCI_MANIFEST, tags=[f"sha256-{Digest.of(raw).hex}.sig"])
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "verified", "rejected"),
+    [
+        ("valid", "cosign.pub", 1, 0),
+        ("valid-2", "cosign.pub", 2, 0),
+        ("valid-with-tag", "cosign.pub", 1, 0),
+        ("mixed", "cosign.pub", 1, 1),
+        ("key-rekor-valid", "cosign2.pub", 1, 0),
+        ("pki-valid", "pki-cert", 1, 0),  # its base64 has line breaks
+    ],
+)
+def test_signatures_of_cosign(registry: Registry, name: str, key: str, verified: int, rejected: int) -> None:
+    """Signatures that cosign and skopeo made with a key are verified with it."""
+    add_fixture(registry, name)
+    pem = (COSIGN / key).read_bytes()
+    if key == "pki-cert":
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        pem = load_pem_x509_certificate(pem).public_key().public_bytes(serialization.Encoding.PEM, form)
+    verdict = verify(registry, pem, "fixture")
+    assert (verified, rejected) == (len(verdict.signatures), len(verdict.rejected))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "error", "match"),
+    [
+        ("valid", "cosign2.pub", IntegrityError, "by another key"),
+        ("modified-manifest", "cosign.pub", IntegrityError, "another image"),
+        ("fulcio-rekor-valid", "cosign.pub", IntegrityError, "keyless signatures are not verified"),
+        ("other-attachment", "cosign.pub", NotFound, "has no signature"),
+    ],
+)
+def test_what_cosign_did_not_sign(registry: Registry, name: str, key: str, error: type[Exception], match: str) -> None:
+    """Signatures of cosign over something else, by another key or by none are refused; attachments are none."""
+    add_fixture(registry, name)
+    with pytest.raises(error, match=match):
+        verify(registry, (COSIGN / key).read_bytes(), "fixture")
 
 
 def test_keyless_signatures_are_not_verified(registry: Registry) -> None:
