@@ -102,8 +102,8 @@ def survey(
     """Return a table with a row for each of many images, in the order of their references.
 
     What fails is a row too: its columns are empty but for ``error``, the message, and ``error_kind``, the error's
-    class. A host that wants fewer requests (429) is asked nothing for as long as it says, by nobody who works on this
-    survey; if that is more than `LONGEST_PAUSE` seconds, what is left of it are rows with that error.
+    class. A host that wants fewer requests (429) gets none from this process for as long as it says; if
+    that is more than `LONGEST_PAUSE` seconds, what is left of it are rows with that error.
 
     Args:
         references: Which images; also an iterator of very many, of which some are taken at a time.
@@ -116,8 +116,9 @@ def survey(
         client: A Dask cluster that does the work; by default threads of this process do. A worker that dies loses
             nothing: what it was at is done by another one.
         jobs: Images at work at once.
-        per_host: Those of them that may be on one host, over all threads and workers. Each asks for one thing after the
-            other; only large layers, where ``packages`` or the function read them, come over several connections.
+        per_host: Those of them that may be on one host, over all threads, workers and repositories. Each sends one
+            request after the other, and repositories share connections; only large layers, where ``packages`` or the
+            function read them, come over several connections.
         progress: Show a bar, or call this with the rows that are done and the number there will be, None where
             ``references`` does not tell.
         results: A folder for what was found, by digest: a later survey with the same ``columns``, ``function`` and

@@ -37,7 +37,9 @@ EXIT_CODES: tuple[tuple[tuple[type[errors.DistError], ...], int], ...] = (
     ((errors.RateLimited,), 7),
     ((errors.Unsafe, errors.LimitExceeded), 8),
 )
-_TIMED_OUT, _INTERRUPTED, _CLOSED_PIPE = 6, 130, 141
+#: Where the options keep which hosts were named with a scheme: whether it was ``http``, by host.
+_SCHEMES = "schemes"
+_UNREACHABLE, _INTERRUPTED, _CLOSED_PIPE = 6, 130, 141
 
 
 def run(arguments: list[str]) -> int:
@@ -77,6 +79,8 @@ def _silence() -> None:
 
 def exit_code(error: Exception) -> int:
     """Return the exit code for an error."""
+    if isinstance(error, errors.RegistryError) and error.status == 503:
+        return _UNREACHABLE
     return next((code for kinds, code in EXIT_CODES if isinstance(error, kinds)), 1)
 
 
@@ -100,7 +104,7 @@ def _set_timeout(seconds: float) -> None:
     if hasattr(signal, "setitimer"):
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
-            raise End(_TIMED_OUT, message)
+            raise End(_UNREACHABLE, message)
 
         signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -108,7 +112,7 @@ def _set_timeout(seconds: float) -> None:
 
         def end() -> None:
             say(message)
-            os._exit(_TIMED_OUT)
+            os._exit(_UNREACHABLE)
 
         timer = threading.Timer(seconds, end)
         timer.daemon = True
@@ -150,7 +154,8 @@ def _show_warnings(*, quiet: bool) -> None:
 
 def _remember(context: click.Context, option: click.Parameter, value: object) -> None:
     """Keep a global option, which may stand before the command's name or after it."""
-    if value is not None and value is not False:
+    # Of two that contradict each other, the second is False.
+    if value is not None and (value is not False or option.secondary_opts):
         context.find_root().ensure_object(dict)[option.name] = value
 
 
@@ -167,7 +172,7 @@ class _GlobalOption(click.Option):
 
 def _global_options(*, variables: bool) -> list[click.Parameter]:
     def option(name: str, help: str, **more: Any) -> click.Option:  # noqa: ANN401 - as in click
-        variable = f"DISTSDK_{name.strip('-').replace('-', '_').upper()}"
+        variable = f"DISTSDK_{name.partition('/')[0].strip('-').replace('-', '_').upper()}"
         return _GlobalOption(
             [name],
             help=help,
@@ -182,7 +187,7 @@ def _global_options(*, variables: bool) -> list[click.Parameter]:
     path = click.Path(exists=True, path_type=Path)
     directory = click.Path(exists=True, file_okay=False, path_type=Path)
     return [
-        option("--plain-http", "Use HTTP without TLS.", is_flag=True),
+        option("--plain-http/--tls", "Use HTTP without TLS, or TLS (default: HTTP to loopback).", default=None),
         option(
             "--cacert",
             "Trust the CAs in this PEM file, or the system's.",
@@ -380,13 +385,15 @@ def option(name: str) -> Any:  # noqa: ANN401 - as it was read
     return click.get_current_context().find_root().ensure_object(dict).get(name)
 
 
-def configured_hosts() -> Hosts:
-    """Return the hosts as the options and the environment have them."""
+def configured_hosts(host: str) -> Hosts:
+    """Return how a host is reached, as its argument, the options and the environment have it."""
     from distsdk.transport.hosts import Hosts
 
     options = click.get_current_context().find_root().ensure_object(dict)
     return Hosts.from_environment(
-        plain_http=options.get("plain_http"), ca_file=options.get("cacert"), hosts_dir=options.get("hosts_dir")
+        plain_http=options.get(_SCHEMES, {}).get(host, options.get("plain_http")),
+        ca_file=options.get("cacert"),
+        hosts_dir=options.get("hosts_dir"),
     )
 
 
@@ -403,7 +410,11 @@ def timeouts() -> Timeouts:
 
 def connect(locator: Locator) -> Remote:
     """Return the remote for a locator, as the options have it."""
-    return distsdk.connect(locator, hosts=configured_hosts(), timeouts=timeouts())
+    from distsdk.transport.retry import Retry
+
+    most = Retry().max_wait
+    retry = Retry(max_wait=min(most, option("timeout") or most))
+    return distsdk.connect(locator, hosts=configured_hosts(locator.host), retry=retry, timeouts=timeouts())
 
 
 def names_object(word: str) -> bool:
@@ -421,11 +432,37 @@ def platform_hint(platform: str | None) -> list[str]:
     return [] if platform is None else [f"platform:{platform}"]
 
 
+def without_scheme(word: str) -> str:
+    """Return an argument without the scheme before a loopback host, ``https://localhost:5000/x``, which is remembered.
+
+    Before other hosts a scheme has nothing to say, and is refused with the argument.
+    """
+    from distsdk.model.reference import split_scheme
+    from distsdk.transport.hosts import is_loopback
+
+    scheme, rest = split_scheme(word)
+    host = rest.partition("/")[0]
+    if not scheme or not is_loopback(host):
+        return word
+    schemes = click.get_current_context().find_root().ensure_object(dict).setdefault(_SCHEMES, {})
+    if schemes.setdefault(host, scheme == "http") != (scheme == "http"):
+        message = f"{host} is named with http:// and with https://: write one of them"
+        raise click.UsageError(message)
+    return rest
+
+
+def read_locator(word: str) -> Locator:
+    """Return the locator that an argument spells."""
+    from distsdk.model.reference import Locator
+
+    return Locator.parse(without_scheme(word))
+
+
 def read_reference(word: str) -> Reference:
     """Return the reference that an argument spells."""
     from distsdk.model.reference import Reference
 
-    return Reference.parse(word)
+    return Reference.parse(without_scheme(word))
 
 
 def write(data: bytes) -> None:

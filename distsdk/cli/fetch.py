@@ -21,8 +21,10 @@ from distsdk.cli.app import (
     main,
     names_object,
     platform_hint,
+    read_locator,
     read_reference,
     say,
+    without_scheme,
     write,
 )
 
@@ -76,14 +78,13 @@ def fetch(
     code is 0. With -, the output has the order of the lines, a line that fails is reported on stderr and the others
     continue; the exit code is that of the first line that failed.
     """
-    from distsdk.model.reference import Locator
-
     first, *rest = words
+    first = without_scheme(first)
     if names_object(first):
         reference, hints = read_reference(first), rest
         locator, wanted = reference.locator, reference.object
     else:
-        locator = Locator.parse(first)
+        locator = read_locator(first)
         if not rest:
             message = f"which object of {first}? Add a tag or a digest, or - to read objects from stdin."
             raise click.UsageError(message)

@@ -10,7 +10,7 @@ import click
 
 import distsdk
 from distsdk import errors
-from distsdk.cli.app import connect, main, option, read_reference, say, write_line
+from distsdk.cli.app import connect, main, option, read_reference, say, without_scheme, write_line
 from distsdk.model.media import parse_media_type
 from distsdk.model.wording import human_size
 
@@ -135,6 +135,7 @@ def copy(
     on disk. A DST that ends in .tar is written as an OCI archive, or with --docker as one for docker load. The digest
     is printed.
     """
+    target = without_scheme(target)
     giver, taker = read_reference(source), read_reference(target)
     copied = distsdk.copy(
         giver,

@@ -15,9 +15,11 @@ from distsdk.cli.app import (
     main,
     option,
     platform_hint,
+    read_locator,
     read_reference,
     say,
     timeouts,
+    without_scheme,
     write_line,
     write_listing,
 )
@@ -54,10 +56,9 @@ def resolve(*, ref: str, hints: tuple[str, ...], platform: str | None, as_json: 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def tags(locator: str, as_json: bool) -> None:
     """List the tags of LOCATOR."""
-    from distsdk.model.reference import Locator
     from distsdk.remotes.base import TagLister
 
-    remote = connect(Locator.parse(locator))
+    remote = connect(read_locator(locator))
     if not isinstance(remote, TagLister):
         message = f"what serves {remote.locator} lists no tags"
         raise click.UsageError(message)
@@ -75,6 +76,7 @@ def catalog(host: str, as_json: bool) -> None:
     from distsdk.model.reference import Locator
     from distsdk.remotes.base import Catalog
 
+    host = without_scheme(host)
     locator = Locator.parse(host if "/" in host else f"{host}/")
     if locator.names_files:
         message = f"{locator} is files, not a host: it has tags"
@@ -99,13 +101,14 @@ def hosts(locator: str, as_json: bool) -> None:
     """
     from distsdk.model.reference import Locator
 
+    locator = without_scheme(locator)
     is_host = "/" not in locator and (locator == "localhost" or not {".", ":"}.isdisjoint(locator))
     parsed = Locator.parse(f"{locator}/" if is_host else locator)
     if parsed.names_files:
         message = f"{parsed} is files: no host is asked for them"
         raise click.UsageError(message)
     host = parsed.host
-    plan = configured_hosts().plan(host)
+    plan = configured_hosts(host).plan(host)
     if as_json:
         endpoints = [
             {"url": e.base, "capabilities": sorted(e.capabilities), "ns": e.namespace, "why": e.why}
@@ -125,6 +128,7 @@ def _stdin_is_terminal() -> bool:
 def _read_host(word: str) -> str:
     from distsdk.model.reference import Locator
 
+    word = without_scheme(word)
     locator = Locator.parse(word if "/" in word else f"{word}/")
     if locator.path or locator.names_files:
         message = f"{word} is not a host; a login is for all of a host, such as {locator.host or 'ghcr.io'}"
@@ -158,7 +162,7 @@ def login(host: str, username: str | None, password_stdin: bool) -> None:
         username = username or click.prompt("Username", err=True)
         password = click.prompt("Password", hide_input=True, err=True)
     given = read_login(username, password)
-    stored = store_login(name, check_login(name, given, hosts=configured_hosts(), timeouts=timeouts()))
+    stored = store_login(name, check_login(name, given, hosts=configured_hosts(name), timeouts=timeouts()))
     if not option("quiet"):
         say(f"logged in to {name}; stored in {stored.place}{', not encrypted' if stored.is_plain else ''}")
 

@@ -379,6 +379,17 @@ def _as_path(text: str) -> str:
     return text if match is None or (match[1] and _like_host(match[1])) else f"./{text}"
 
 
+def split_scheme(text: str) -> tuple[str, str]:
+    """Return the scheme, ``http`` or ``https``, and the rest of a registry's URL; no scheme and all of any other text.
+
+    What looks like the URL of files, which ends with ``/`` or ``.tar``, is none of a registry.
+    """
+    match = _FILES_URL.fullmatch(text)
+    if match is None or match[1].lower() not in {"http", "https"} or _HTTP_FILES.fullmatch(_split_tag(match[2])[0]):
+        return "", text
+    return match[1].lower(), _API_ROOT.sub("/", match[2])
+
+
 def _split(text: str) -> tuple[str, str | None, Digest | None]:
     """Return name, tag and digest; a tag follows the last ``:`` of the last segment."""
     # First of all: until an '@' is known to be followed by a digest, what precedes it may end in a password, and no

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from distsdk.errors import printable
 
 #: Characters of foreign text that a message or a repr shows.
@@ -28,6 +30,14 @@ def human_size(size: int) -> str:
         if amount < 999.95:
             return f"{amount:.1f} {unit}"
     return f"{amount / 1024:,.1f} PiB"
+
+
+def human_time(seconds: float) -> str:
+    """Return a span of time for people, rounded up: ``45 seconds``, ``20 minutes``, ``3 hours``, ``1,157 days``."""
+    for unit, length, most in (("second", 1, 2 * 60), ("minute", 60, 2 * 3600), ("hour", 3600, 2 * 86400)):
+        if seconds <= most:
+            return counted(math.ceil(seconds / length), unit)
+    return counted(math.ceil(seconds / 86400), "day")
 
 
 def counted(number: int, noun: str) -> str:

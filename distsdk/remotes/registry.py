@@ -44,6 +44,7 @@ from distsdk.transport.deadline import Deadline
 from distsdk.transport.endpoints import Endpoints
 from distsdk.transport.origin import follow
 from distsdk.transport.resume import ResumingStream
+from distsdk.transport.retry import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from distsdk.model.reference import Hint, Locator
     from distsdk.remotes.base import Source
     from distsdk.transport.http import Answer, Transport
-    from distsdk.transport.retry import Patience
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ class RegistryRemote(Documents):
         try:
             answer = self._first_found("HEAD", self._paths(wanted), wanted)
         except RegistryError as error:
-            if error.status not in {405, 501}:
+            if error.status not in {400, 405, 501}:  # to a GET, a registry says what is wrong
                 raise
             return self._document(wanted).descriptor
         answer.close()
@@ -282,10 +282,11 @@ class RegistryRemote(Documents):
                 descriptor = evolve(descriptor, media_type=media_type)
         tell = at or (lambda _: None)
         transport = self._endpoints.one("push")
+        patience = Patience(self._settings.retry)
         if descriptor is not None:
             known_missing = descriptor.digest in self._missing
             self._missing.discard(descriptor.digest)
-            if not known_missing and self._has(transport, descriptor):
+            if not known_missing and self._has(transport, descriptor, patience.renewed()):
                 tell(descriptor.size)
                 return descriptor
         with contextlib.closing(Reader.of(source, descriptor)) as reader:
@@ -303,8 +304,11 @@ class RegistryRemote(Documents):
                 reader,
                 expected=descriptor,
                 head=b"" if reader.again else head,
-                there=lambda digest: self._has(transport, descriptor or Descriptor(media_type, digest, reader.hashed)),
+                there=lambda digest: self._has(
+                    transport, descriptor or Descriptor(media_type, digest, reader.hashed), patience.renewed()
+                ),
                 at=tell,
+                patience=patience,
             )
             mount = None
             if descriptor is not None and mount_from is not None and self._is_neighbour(mount_from):
@@ -363,18 +367,18 @@ class RegistryRemote(Documents):
             self._missing.add(descriptor.digest)
         return found
 
-    def _has(self, transport: Transport, descriptor: Descriptor) -> bool:
+    def _has(self, transport: Transport, descriptor: Descriptor, patience: Patience | None = None) -> bool:
         document = descriptor.media_type in DOCUMENTS
         path = f"/{self._locator.path}/{'manifests' if document else 'blobs'}/{descriptor.digest}"
         headers = {"Accept": descriptor.media_type} if document else {}
         answer = None
         for method in ("HEAD", "GET"):
             try:
-                answer = transport.request(method, path, scope=self._push_scope, headers=headers)
+                answer = transport.request(method, path, scope=self._push_scope, headers=headers, patience=patience)
             except NotFound:
                 return False
             except RegistryError as error:
-                if error.status not in {405, 501} or method == "GET":
+                if error.status not in {400, 405, 501} or method == "GET":
                     raise
             else:
                 break

@@ -10,8 +10,6 @@ import re
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
-from attrs import evolve
-
 from distsdk.errors import (
     DeadlineExceeded,
     Denied,
@@ -30,7 +28,6 @@ from distsdk.model.digest import Digest
 from distsdk.transport.deadline import Deadline
 from distsdk.transport.http import PIECE
 from distsdk.transport.origin import Origin
-from distsdk.transport.retry import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
     from distsdk.model.descriptor import Descriptor
     from distsdk.remotes.source import Reader
     from distsdk.transport.http import Answer, Body, Transport
+    from distsdk.transport.retry import Patience
 
 #: Bytes of a chunk of what cannot be read twice, which is kept until the registry has it; and the most there may be of
 #: one, where the registry wants larger ones (``OCI-Chunk-Min-Length``).
@@ -109,6 +107,7 @@ class Upload:
         head: bytes = b"",
         there: Callable[[Digest], bool],
         at: Callable[[int], object],
+        patience: Patience,
     ) -> None:
         """Make one; nothing is sent.
 
@@ -121,6 +120,7 @@ class Upload:
             head: What was read already of a source that cannot be read again.
             there: Asks whether the registry has a blob.
             at: Told how many bytes were handed over.
+            patience: The attempts there are without progress, and the time to wait.
         """
         self.reader = reader
         self.at = at
@@ -130,7 +130,7 @@ class Upload:
         self._scope = scope
         self._digest = None if expected is None else expected.digest
         self._there = there
-        self._patience = Patience(transport.retry)
+        self._patience = patience
         self._location: str | None = None
         self._offset = 0  # bytes that the registry has
         self._most = 0  # the most it ever had
@@ -175,7 +175,7 @@ class Upload:
         Whatever is wrong with asking for it, the upload will tell if it is wrong with that too.
         """
         try:
-            answer = self._transport.request("POST", path, scope=scope, body=b"")
+            answer = self._transport.request("POST", path, scope=scope, body=b"", patience=self._patience.renewed())
         except (Denied, NotFound, RegistryError) as error:
             if isinstance(error, RegistryError) and error.status in self._transport.retry.statuses:
                 raise
@@ -187,7 +187,8 @@ class Upload:
         return False
 
     def _begin(self) -> None:
-        answer = self._transport.request("POST", self._path, scope=self._scope, body=b"")
+        patience = self._patience.renewed()
+        answer = self._transport.request("POST", self._path, scope=self._scope, body=b"", patience=patience)
         answer.discard(self._transport.limits.error)
         self._begun(answer, self._scope)
 
@@ -295,7 +296,7 @@ class Upload:
         self, method: str, url: str, headers: dict[str, str], body: bytes | Body | None, also: Collection[int]
     ) -> Answer:
         """Send a request once: what comes after a failure depends on what the registry has then."""
-        once = Patience(evolve(self._transport.retry, attempts=1))
+        once = self._patience.renewed(1)
         answer = self._transport.request(
             method, url, scope=self._scope, headers=headers, body=body, also=also, patience=once
         )
@@ -332,7 +333,8 @@ class Upload:
 
     def _status(self) -> int:
         """Ask how many bytes the registry has."""
-        answer = self._transport.request("GET", str(self._location), scope=self._scope)
+        patience = self._patience.renewed()
+        answer = self._transport.request("GET", str(self._location), scope=self._scope, patience=patience)
         answer.discard(self._transport.limits.error)
         self._moved(answer)
         told = self._told(answer)
@@ -421,7 +423,7 @@ class Upload:
         location, self._location = self._location, None
         if location is None or Origin.of(location) != self._transport.origin:
             return
-        once = Patience(evolve(self._transport.retry, attempts=1))
+        once = self._patience.renewed(1)
         with contextlib.suppress(DistError):
             self._transport.request(
                 "DELETE", location, scope=self._scope, deadline=Deadline(_FAREWELL), patience=once

@@ -549,6 +549,12 @@ class _Finder:
             int, _Known
         ] = {}  # by process: what holds a lock during a fork never releases it in the child
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Finder) and self.places == other.places
+
+    def __hash__(self) -> int:
+        return hash(self.places)
+
     def login(self, host: str, repository: str) -> Login | None:
         """Return the login for a repository, None where no place has one."""
         known = self._known.setdefault(os.getpid(), _Known())

@@ -21,6 +21,7 @@ from distsdk.errors import (
 )
 from distsdk.transport.http import Transport
 from distsdk.transport.origin import Origin
+from distsdk.transport.pool import SHARED, HostPools
 from distsdk.transport.retry import Patience
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Endpoints:
         timeouts: How long to wait.
         limits: How much to take.
         session: As `Transport` takes it.
+        pools: Where connections, tokens and pauses are shared with other repositories.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Endpoints:
         timeouts: Timeouts,
         limits: Limits,
         session: requests.Session | None,
+        pools: HostPools = SHARED,
     ) -> None:
         self.plan = plan
         self._repository = repository
@@ -91,6 +94,9 @@ class Endpoints:
                 limits=limits,
                 session=session,
                 host=plan.host if endpoint.namespace is None else "",
+                repository=repository,
+                pools=pools,
+                login_key=credentials,
             )
             for endpoint in plan.endpoints
         ]

@@ -173,8 +173,8 @@ class Hosts(Shown):
     """How hosts are reached: at which endpoints, with or without TLS, whose certificates count, through which proxy.
 
     Attributes:
-        plain_http: Speak HTTP without TLS to the registry, unless its folder says ``https://``. Loopback addresses and
-            ``localhost`` are anyway.
+        plain_http: Speak HTTP without TLS to the registry (True), or TLS (False), unless its folder names a scheme. By
+            default ``localhost`` and loopback addresses speak HTTP, and all others TLS.
         ca_file: PEM file of the certificate authorities that count instead of the usual ones, or ``"system"``: the
             system's trust store, as OpenSSL finds it.
         proxies: Proxy URLs by scheme (``http``, ``https``, ``all``), and under ``no`` the hosts that need none,
@@ -183,7 +183,7 @@ class Hosts(Shown):
             certificates, as containerd and Docker have them in ``certs.d``.
     """
 
-    plain_http: bool = False
+    plain_http: bool | None = None
     ca_file: Path | Literal["system"] | None = None
     proxies: dict[str, str] = field(factory=dict, repr=lambda proxies: f"<{len(proxies)}>", hash=False)
     hosts_dir: Path | None = None
@@ -211,11 +211,11 @@ class Hosts(Shown):
             InvalidConfig: The CA file or the folder that was named does not exist, or the variable is neither 0 nor 1.
         """
         if plain_http is None:
-            text = os.environ.get("DISTSDK_PLAIN_HTTP", "0")
+            text = os.environ.get("DISTSDK_PLAIN_HTTP", "")
             if text not in {"", "0", "1"}:
                 message = f"DISTSDK_PLAIN_HTTP must be 0 or 1, not {text!r}"
                 raise InvalidConfig(message)
-            plain_http = text == "1"
+            plain_http = text == "1" if text else None
         origin = "the CA file"
         if ca_file is None:
             for variable in _CA_VARIABLES:
@@ -329,19 +329,19 @@ class Hosts(Shown):
 
 
 def _with_proxies_from_here(
-    plain_http: bool, ca_file: Path | Literal["system"] | None, hosts_dir: Path | None
+    plain_http: bool | None, ca_file: Path | Literal["system"] | None, hosts_dir: Path | None
 ) -> Hosts:
     return Hosts(plain_http=plain_http, ca_file=ca_file, proxies=getproxies_environment(), hosts_dir=hosts_dir)
 
 
-def parse_hosts(text: str, *, folder: Path, host: str, plain_http: bool = False) -> Plan:
+def parse_hosts(text: str, *, folder: Path, host: str, plain_http: bool | None = None) -> Plan:
     """Return the plan that the text of a ``hosts.toml`` makes. No file is read.
 
     Args:
         text: TOML.
         folder: Where the file is; the files it names are relative to it.
         host: That is served, as in a locator.
-        plain_http: Speak HTTP with the host itself where the text names no ``server``.
+        plain_http: As in `Hosts`, for the host itself where the text names no ``server``.
 
     Raises:
         InvalidConfig: It is no TOML, or says what it cannot say; the message names the file and the place.
@@ -496,7 +496,7 @@ class _Table:
         )
 
 
-def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, plain_http: bool) -> Plan:
+def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, plain_http: bool | None) -> Plan:
     top = _Table(fields, why, folder)
     top.only(_TOP_KEYS)
     mirrors = top.table("host", why)
@@ -512,7 +512,7 @@ def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, pl
     if server is None:
         # Who configures certificates for one host means TLS, on loopback too.
         secured = folder.name != _DEFAULT_FOLDER and any(key in fields for key in _TLS_KEYS)
-        plain = plain_http or (_is_loopback(host) and not secured)
+        plain = is_loopback(host) and not secured if plain_http is None else plain_http
         endpoints.append(top.endpoint(f"{'http' if plain else 'https'}://{host}", host, named=False))
     else:
         endpoints.append(top.endpoint(server, host, named=True))
@@ -684,7 +684,8 @@ def _is_exempt(host: str, port: int, entry: str) -> bool:
         return f"{host}:{port}".endswith(f".{entry.lstrip('.')}") or host.endswith(f".{entry.lstrip('.')}")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host, with or without a port, is ``localhost`` or a loopback address."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     if name == "localhost":
         return True

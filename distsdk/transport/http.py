@@ -40,6 +40,7 @@ from distsdk.errors import (
     redact,
 )
 from distsdk.model.shown import Shown
+from distsdk.model.wording import human_time
 from distsdk.transport.auth import Tokens, how_to_log_in
 from distsdk.transport.deadline import (
     Deadline,
@@ -49,13 +50,14 @@ from distsdk.transport.deadline import (
     reaching_the_socket,
 )
 from distsdk.transport.origin import Origin, follow
+from distsdk.transport.pool import HostPool, HostPools
 from distsdk.transport.record import active_recorder
 from distsdk.transport.replay import active_session
 from distsdk.transport.reported import ErrorBody, cause_of, parse_error_body, show_warnings
 from distsdk.transport.retry import Patience, Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 
     from distsdk.transport.auth import TokenRequest
     from distsdk.transport.credentials import Login
@@ -71,6 +73,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 #: Redirects that leave method and body as they are (RFC 9110 section 15.4); others would make a GET of an upload.
 _SAME_METHOD = frozenset({307, 308})
+
+#: What servers say to HTTP without TLS on a port for TLS: nginx, Go's net/http, Apache httpd.
+_WANTS_TLS = re.compile(rb"HTTP request (was sent )?to (an )?HTTPS (port|server)|plain HTTP to an SSL-enabled")
 
 #: Connections that are kept open to one host; more are opened when more are needed.
 KEPT_CONNECTIONS = 16
@@ -240,14 +245,14 @@ class Answer:
 class _Process:
     """What belongs to one process."""
 
-    session: requests.Session
+    pool: HostPool
     tokens: Tokens
 
 
 class Transport:
-    """What requests to one endpoint are sent through.
+    """What requests of one repository to one endpoint are sent through.
 
-    Threads may share one. A forked child makes a session of its own.
+    Threads may share one. A forked child makes connections of its own.
 
     Args:
         endpoint: Where to, and by what; logins, headers and client certificates go nowhere else.
@@ -260,6 +265,9 @@ class Transport:
         session: Sends the requests, with its adapters, ``verify`` and ``cert``; its headers, cookies, ``auth``, proxies
             and ``trust_env`` are not used. By default one is made, or one that plays a cassette where `replay` says so.
         host: By which the endpoint's login is looked up, for messages; by default the endpoint's own.
+        repository: Whose tokens these are.
+        pools: Where connections, tokens and pauses are shared with other transports; by default with none.
+        login_key: What, besides endpoint and hosts, the login depends on.
     """
 
     def __init__(
@@ -274,6 +282,9 @@ class Transport:
         limits: Limits,
         session: requests.Session | None = None,
         host: str = "",
+        repository: str = "",
+        pools: HostPools | None = None,
+        login_key: Hashable = None,
     ) -> None:
         self.endpoint = endpoint
         self.hosts = hosts
@@ -290,6 +301,10 @@ class Transport:
         self._login = login if playing is None else _login_for_cassettes
         self._given = session or playing
         self._given_in = os.getpid()
+        self._pools = pools or HostPools()
+        self._pool_key = endpoint, hosts, realms, login_key, self._given
+        # A token is asked for within the time-outs of the transport that has it made.
+        self._tokens_key = repository, host, self.timeouts, limits
         self._processes: dict[int, _Process] = {}
         self._proxies: dict[Origin, dict[str, str]] = {}
 
@@ -334,9 +349,9 @@ class Transport:
         until = deadline or self.document_deadline()
         while True:
             try:
-                answer = self._request(method, path, scope, headers, until, body=body, also=also)
+                answer = self._request(method, path, scope, headers, until, patience=patience, body=body, also=also)
             except DistError as error:
-                patience.wait(error, until)
+                patience.wait(error, until, self._process().pool)
             else:
                 if deadline is None:
                     until.lift()
@@ -367,7 +382,7 @@ class Transport:
             try:
                 return answer, answer.read_document(self.limits.document, deadline, what=redact(answer.url))
             except DistError as error:
-                patience.wait(error, deadline)
+                patience.wait(error, deadline, self._process().pool)
 
     def _request(
         self,
@@ -377,18 +392,26 @@ class Transport:
         headers: Mapping[str, str] | None,
         deadline: Deadline,
         *,
+        patience: Patience,
         body: bytes | Body | None,
         also: Collection[int],
     ) -> Answer:
         """Send a request once: what a challenge and redirects make of it included."""
         asked = url = self._url(path)
-        tokens = self._process().tokens
+        process = self._process()
+        tokens = process.tokens
+        host = urlsplit(self.endpoint.base).netloc
+
+        def send(url: str, authorization: str | None) -> Answer:
+            patience.wait_for(process.pool, host, deadline)
+            return self._send(method, url, headers, authorization, deadline, body=body)
+
+        patience.wait_for(process.pool, host, deadline)  # before a token is asked for
         authorization = tokens.header(scope, deadline)
         challenged = False
-        send = functools.partial(self._send, method, body=body)
         for _ in range(MAX_REDIRECTS + 1):
             at_home = Origin.of(url) == self.origin
-            answer = send(url, headers, authorization if at_home else None, deadline)
+            answer = send(url, authorization if at_home else None)
             # A token that was just given is not asked for again; a login that is refused leads on, or is told.
             while (
                 answer.status == 401
@@ -398,8 +421,12 @@ class Transport:
             ):
                 challenged = True
                 answer.discard(self.limits.error)
-                authorization = tokens.answer(challenge, scope, deadline, rejected=authorization)
-                answer = send(url, headers, authorization, deadline)
+                try:
+                    authorization = tokens.answer(challenge, scope, deadline, rejected=authorization)
+                except Denied:
+                    process.pool.forget(tokens)
+                    raise
+                answer = send(url, authorization)
             if answer.status not in _REDIRECTS:
                 break
             answer.discard(self.limits.error)
@@ -412,6 +439,8 @@ class Transport:
             message = f"{redact(url)}: more than {MAX_REDIRECTS} redirects"
             raise RegistryError(message, status=answer.status)
         if not 200 <= answer.status < 300 and answer.status not in also:
+            if answer.status in {401, 403}:
+                process.pool.forget(tokens)
             raise self._error(answer, method, note=tokens.note if at_home else "")
         answer.asked = asked
         return answer
@@ -487,7 +516,7 @@ class Transport:
             prepared.body = _sending(pieces, deadline, timeouts.read)  # type: ignore[assignment] # the adapter takes any iterable
             prepared.headers["Content-Length"] = str(len(body) if isinstance(body, bytes) else body.size)
         prepared.hooks = {"response": []}
-        session = self._process().session
+        session = self._process().pool.session
         if (proxies := self._proxies.get(origin)) is None:
             proxies = self.hosts.proxies_for(origin.scheme, origin.host, origin.port)
             if self._given is None:  # what another session can use is for it to say
@@ -522,19 +551,20 @@ class Transport:
         """Return what this process has for itself: neither connections nor locks may come from before a fork."""
         pid = os.getpid()
         if (process := self._processes.get(pid)) is None:
-            if self._given is None:
-                session = self._new_session()
-            elif pid == self._given_in:
-                session = self._given
-            else:  # a copy has the same adapters and no connections
-                session = pickle.loads(pickle.dumps(self._given))  # noqa: S301 - our own bytes
-            tokens = Tokens(
-                self.origin, login=self._login, realms=self._realms, ask=self._ask_token_service, host=self.host
-            )
-            process = self._processes.setdefault(pid, _Process(session, tokens))
+            pool = self._pools.get(self._pool_key, self._new_session)
+            tokens = pool.tokens(self._tokens_key, self._new_tokens)
+            process = self._processes.setdefault(pid, _Process(pool, tokens))
         return process
 
+    def _new_tokens(self) -> Tokens:
+        return Tokens(self.origin, login=self._login, realms=self._realms, ask=self._ask_token_service, host=self.host)
+
     def _new_session(self) -> requests.Session:
+        if self._given is not None:
+            if os.getpid() == self._given_in:
+                return self._given
+            copied: requests.Session = pickle.loads(pickle.dumps(self._given))  # noqa: S301 - our own bytes
+            return copied  # with the same adapters, and no connections
         session = requests.Session()
         session.trust_env = False
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
@@ -611,6 +641,8 @@ class Transport:
         """Return the error that an answer stands for, with the registry's own codes and words."""
         body = self._error_body(answer, method)
         codes, detail = body.codes, body.detail
+        retry_after = parse_retry_after(answer.headers.get("Retry-After", ""))
+        when = "" if retry_after is None else f"; try again in {human_time(retry_after)}"
         note = f"; {note}" if note else ""
         said = f": {body.message}" if body.message else ""
         shown = redact(answer.url)
@@ -624,13 +656,11 @@ class Transport:
         if status == 403:
             message = f"{shown} is forbidden (403{said}){note}"
             return Denied(message, status=status, codes=codes, detail=detail)
-        retry_after = parse_retry_after(answer.headers.get("Retry-After", ""))
         if status == 429:
-            when = f"in {retry_after:g} seconds" if retry_after is not None else "later"
-            message = f"{shown}: the registry wants fewer requests (429{said}); try again {when}"
+            message = f"{shown}: the registry wants fewer requests (429{said}){when or '; try again later'}"
             return RateLimited(message, retry_after=retry_after, codes=codes, detail=detail)
         name = http.client.responses.get(status, "")
-        message = f"{shown} answered {status} {name}{said}"
+        message = f"{shown} answered {status} {name}{said}{when}"
         return RegistryError(message, status=status, codes=codes, retry_after=retry_after, detail=detail)
 
     def _error_body(self, answer: Answer, method: str) -> ErrorBody:
@@ -638,11 +668,13 @@ class Transport:
         if method == "HEAD":
             answer.close()
             return ErrorBody()
+        body = b""
         try:
             body = answer.read_document(self.limits.error, Deadline(self.timeouts.read), what="the error")
             return parse_error_body(body)
         except (DistError, ValueError, KeyError, TypeError, RecursionError):
-            return ErrorBody()
+            wants_tls = answer.status == 400 and answer.url.startswith("http:") and _WANTS_TLS.search(body)
+            return ErrorBody(message="this port speaks TLS: use --tls, or Hosts(plain_http=False)" if wants_tls else "")
 
 
 def _pieces(data: bytes) -> Iterator[memoryview]:

@@ -23,7 +23,7 @@ import pytest
 from distsdk.cli import EXIT_CODES, main, run
 from distsdk.cli.app import ELSEWHERE, SECTIONS
 from distsdk.cli.fetch import WINDOW
-from distsdk.testing import Cut, Redirect, Registry, Stall, Status, WrongBytes, WrongDigestHeader
+from distsdk.testing import Authority, Cut, Redirect, Registry, Stall, Status, WrongBytes, WrongDigestHeader
 
 from ..support import ENVIRONMENT, HANGS, digest, run_command, start_command, wait_until
 
@@ -333,6 +333,92 @@ def test_plain_http_is_asked_for(registry: Registry) -> None:
         assert b"1\namd64\narm64\n" == run_command(*arguments, variables=variables).stdout
 
 
+@posix
+def test_loopback_speaks_tls_where_asked(tmp_path: Path) -> None:
+    """``https://`` before a loopback host, ``--tls`` and DISTSDK_PLAIN_HTTP=0 each lead to a registry with TLS."""
+    authority = Authority(tmp_path)
+    with Registry(ssl_context=authority.server_context()) as registry:
+        registry.add_image("x", "1")
+        with Registry(content_of=registry) as plain:
+            x, ca = registry.locator("x"), ("--cacert", str(authority.file))
+            for arguments, variables in (
+                ([f"https://{x}:1"], {}),
+                (["--tls", f"{x}:1"], {}),
+                ([f"{x}:1", "--tls"], {}),
+                ([f"{x}:1"], {"DISTSDK_PLAIN_HTTP": "0"}),
+                (["--plain-http", f"https://{x}:1"], {}),
+                (["--tls", f"http://{plain.locator('x')}:1"], {}),
+            ):
+                assert 0 == run_command("resolve", *arguments, *ca, variables=variables).returncode, arguments
+            assert b"1\n" == run_command("tags", f"https://{x}", *ca).stdout
+            assert b"x\n" == run_command("catalog", registry.url, *ca).stdout
+            for words in ([f"https://{x}", "1"], [f"https://{x}:1"]):
+                assert 0 == run_command("fetch", *words, *ca).returncode
+            assert 0 == run_command("copy", f"https://{x}:1", f"http://{plain.locator('y')}:1", *ca).returncode
+            assert registry.url.encode() in run_command("hosts", f"https://{x}").stdout
+
+
+def test_scheme_before_other_hosts_is_refused(registry: Registry) -> None:
+    """A pasted URL of a host that is not loopback is a usage error, as is one host with both schemes."""
+    x = registry.locator("x")
+    for command in (
+        ["tags", "https://registry.example/x"],
+        ["resolve", "http://registry.example/x:1"],
+        ["copy", f"https://{x}:1", f"http://{x}:2"],
+    ):
+        done = run_command(*command)
+        assert (2, b"") == (done.returncode, done.stdout)
+    assert 0 == registry.count()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>",
+        "Client sent an HTTP request to an HTTPS server.\n",
+        "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+    ],
+)
+def test_plain_http_on_a_tls_port_names_the_remedy(registry: Registry, words: str) -> None:
+    """The 400 of nginx, Go and httpd leads to a message with ``--tls``, also where the first request is a HEAD."""
+    registry.fault(Status(400, words))
+    x = registry.locator("library/x")
+    for command in (["tags", x], ["fetch", x, "1"], ["resolve", f"{x}:1"], ["push", f"{x}:2", __file__]):
+        done = run_command(*command)
+        assert 1 == done.returncode
+        assert b"this port speaks TLS: use --tls, or Hosts(plain_http=False)" in done.stderr
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, 7), (503, 6)])
+def test_wait_of_years_fails_at_once(registry: Registry, status: int, code: int) -> None:
+    """Reads and pushes name the wait in days, without a wait: 429 ends with 7, 503 with 6."""
+    registry.fault(Status(status, headers={"Retry-After": "99999999"}))
+    x = registry.locator("library/x")
+    for command in (["tags", x], ["fetch", f"{x}:1"], ["push", f"{x}:2", __file__]):
+        done = run_command(*command)
+        assert (code, b"") == (done.returncode, done.stdout)
+        assert b"try again in 1,158 days" in done.stderr
+        assert 1 == done.stderr.count(b"\n")
+
+
+def test_long_wait_is_told_on_stderr(registry: Registry, pauses: list[float]) -> None:
+    """A wait of more than two seconds is one line on stderr, and none with ``--quiet``."""
+    for quiet in ((), ("--quiet",)):
+        registry.fault(Status(503, headers={"Retry-After": "40"}), times=1)
+        done = run_command("tags", registry.locator("library/x"), *quiet)
+        assert (0, 0 if quiet else 1) == (done.returncode, done.stderr.count(b"\n"))
+        assert bool(quiet) != done.stderr.startswith(b"distsdk: waiting 40 seconds before the next try: ")
+    assert [40, 40] == pauses
+
+
+def test_wait_beyond_the_time_of_the_command_is_not_begun(registry: Registry, pauses: list[float]) -> None:
+    """A blob is not waited for longer than ``--timeout``."""
+    registry.fault(Status(503, headers={"Retry-After": "40"}), path="/blobs/")
+    layer = registry.add_blob("library/x", b"a layer")
+    done = run_command("--timeout", "30", "fetch", registry.locator("library/x"), str(layer.digest))
+    assert (6, []) == (done.returncode, pauses)
+
+
 def test_debug_tells_requests(registry: Registry) -> None:
     """On stderr; stdout stays what it is."""
     x = registry.locator("library/x")
@@ -410,7 +496,7 @@ def test_a_bad_setting_is_usage(registry: Registry) -> None:
         (5, Status(200, "{", {"Content-Type": IMAGE}), "JSON"),
         (5, WrongDigestHeader(), "sha256:000"),
         (6, Cut(5), ""),
-        (7, Status.error(429, "TOOMANYREQUESTS", headers={"Retry-After": "1000"}), "1000 seconds"),
+        (7, Status.error(429, "TOOMANYREQUESTS", headers={"Retry-After": "1000"}), "17 minutes"),
         (8, Status(200, b" " * (5 << 20), {"Content-Type": IMAGE}), "limit"),
         (8, Redirect("ftp://127.0.0.1/x"), "ftp://"),
         (8, Status(401, headers={"WWW-Authenticate": 'Bearer realm="file:///etc/passwd"'}), "token service"),

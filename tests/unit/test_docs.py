@@ -148,7 +148,7 @@ def test_every_command_is_documented() -> None:
 def test_every_option_is_documented() -> None:
     """Each option has help, and its names and its variable are in the reference; no other option or variable is."""
     options = [o for _, command in commands() for o in command.params if isinstance(o, click.Option)]
-    shown = {name for option in options for name in option.opts} | {"-h", "--help"}
+    shown = {name for option in options for name in (*option.opts, *option.secondary_opts)} | {"-h", "--help"}
     variables = {str(option.envvar) for option in options if option.envvar}
     assert all(option.help for option in options)
     named = re.findall(

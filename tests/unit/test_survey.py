@@ -372,7 +372,7 @@ def test_a_host_that_wants_too_long_a_pause_is_given_up(registry: Registry) -> N
     assert 5 == table["size"].count()
     assert {"RateLimited": 15} == table["error_kind"].value_counts().to_dict()
     assert "given up: " in table["error"][19]
-    assert "try again in 86400 seconds" in table["error"][19]
+    assert "try again in 24 hours" in table["error"][19]
     assert 11 == len(registry.requests)
 
 
@@ -383,6 +383,28 @@ def test_a_host_that_never_stops_refusing_is_given_up(registry: Registry, monkey
     table = distsdk.survey(references(registry), per_host=1)
     assert {"RateLimited": 20} == table["error_kind"].value_counts().to_dict()
     assert 4 == len(registry.requests)
+
+
+def test_429_pauses_all_tasks_of_a_host_at_once(registry: Registry) -> None:
+    """In the pause come only requests that were under way: one for each of the other tasks at most."""
+    for number in range(20, 200):
+        add(registry, number)
+    limit = Limit({40}, "1")
+    registry.fault(limit)
+    table = distsdk.survey(references(registry, 200), per_host=8)
+    assert 200 == table["size"].count()
+    refused = limit.times[40]
+    assert sum(refused < came < refused + 1 for came in limit.times) <= 7
+
+
+def test_per_host_bounds_connections_across_repositories(registry: Registry) -> None:
+    """Three tasks at twenty repositories of one host open three connections."""
+    names = []
+    for number in range(20):
+        registry.add_image(f"y{number}", "1", layers=LAYERS, config={"config": {"Labels": {"n": str(number)}}})
+        names.append(f"{registry.locator(f'y{number}')}:1")
+    assert 20 == distsdk.survey(names, per_host=3)["size"].count()
+    assert len(registry.connections) <= 3
 
 
 # Results that are kept

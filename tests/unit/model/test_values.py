@@ -13,7 +13,7 @@ from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
 from distsdk.model.media import OCI_MANIFEST
 from distsdk.model.platform import Platform
 from distsdk.model.reference import Hint, Locator, Object, Reference
-from distsdk.model.wording import counted, human_size, quoted
+from distsdk.model.wording import counted, human_size, human_time, quoted
 
 ENTRY = Descriptor(OCI_MANIFEST, Digest.of(b"a"), 1, Platform("linux", "arm"), {"a": "b"}, ("u",), b"a", "x/y")
 VALUES = [
@@ -76,3 +76,21 @@ def test_wording() -> None:
     assert ["1 layer", "0 layers", "1,000 layers"] == [counted(number, "layer") for number in (1, 0, 1000)]
     assert "'abc…'" == quoted("abcd", 3)
     assert r"'\x1b[2J'" == quoted("\x1b[2J")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0 seconds"),
+        (0.2, "1 second"),
+        (120, "120 seconds"),
+        (121, "3 minutes"),
+        (7200, "120 minutes"),
+        (7201, "3 hours"),
+        (172_801, "3 days"),
+        (99_999_999, "1,158 days"),
+    ],
+)
+def test_human_time_is_rounded_up(seconds: float, expected: str) -> None:
+    """A span of time is written in the unit that keeps its number short."""
+    assert expected == human_time(seconds)

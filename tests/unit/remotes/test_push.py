@@ -269,6 +269,37 @@ def test_a_registry_that_stays_busy_is_left(registry: Registry) -> None:
     assert 5 == registry.count("POST")
 
 
+@pytest.mark.parametrize(
+    ("method", "form"),
+    [("POST", "bytes"), ("PUT", "bytes"), ("POST", "pieces"), ("PATCH", "pieces"), ("PUT", "pieces")],
+)
+@pytest.mark.parametrize(("status", "error"), [(429, RateLimited), (503, RegistryError)])
+def test_upload_refuses_a_wait_of_years(
+    registry: Registry,
+    tmp_path: Path,
+    pauses: list[float],
+    method: str,
+    form: str,
+    status: int,
+    error: type[DistError],
+) -> None:
+    """A write waits by the rule of reads: a wait beyond `Retry.max_wait` fails at once, with its length for people."""
+    registry.fault(Status(status, headers={"Retry-After": "99999999"}), method=method)
+    with pytest.raises(error, match="try again in 1,158 days"):
+        connected(registry).push_blob(sources(LARGE, tmp_path)[form]())
+    assert [] == pauses
+    assert 1 == sum(request.method == method for request in registry.requests)
+
+
+def test_waits_of_one_upload_add_up(registry: Registry, tmp_path: Path, pauses: list[float]) -> None:
+    """The POST, the PATCH and the request for the state of an upload share one limit."""
+    for method in ("POST", "PATCH", "GET"):
+        registry.fault(Status(503, headers={"Retry-After": "25"}), method=method, times=1)
+    with pytest.raises(RegistryError, match="try again in 25 seconds"):
+        connected(registry).push_blob(sources(LARGE, tmp_path)["pieces"]())
+    assert [25, 25] == pauses
+
+
 @pytest.mark.parametrize("status", [400, 403, 413, 500])
 def test_a_refusal_is_final(registry: Registry, status: int) -> None:
     """It is not tried again, and said with the registry's words."""

@@ -1593,7 +1593,7 @@ def test_repositories_named_like_the_protocols_words(repository: str) -> None:
 
 def test_head_returns_its_connection_to_the_pool(registry: Registry) -> None:
     """Thirty resolves, of tags, digests, and missing ones, open one connection."""
-    remote = distsdk.connect(registry.locator(REPOSITORY))
+    remote = connected(registry)
     for number in range(10):
         remote.resolve("7")
         remote.resolve(DIGEST, f"size:{len(DATA)}")
@@ -1615,7 +1615,7 @@ ERRORS: dict[str, Fault] = {
 def test_error_response_returns_its_connection_to_the_pool(registry: Registry, fault: Fault) -> None:
     """Errors in response to GET and HEAD leave the connection open for the next request."""
     registry.fault(fault)
-    remote = distsdk.connect(registry.locator(REPOSITORY), retry=Retry(attempts=1))
+    remote = connected(registry, retry=Retry(attempts=1))
     for _ in range(10):
         with pytest.raises(DistError):
             remote.fetch("7")
@@ -1628,7 +1628,7 @@ def test_redirected_head_returns_its_connections_to_the_pool(registry: Registry)
     """A HEAD that is redirected keeps one connection to each host."""
     with Registry(content_of=registry) as storage:
         registry.fault(Redirect(f"{storage.url}{{path}}"), path="/blobs/")
-        remote = distsdk.connect(registry.locator(REPOSITORY))
+        remote = connected(registry)
         for _ in range(10):
             assert len(DATA) == remote.fetch(DIGEST).size
         assert [1, 1] == [len(host.connections) for host in (registry, storage)]

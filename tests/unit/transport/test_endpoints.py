@@ -152,7 +152,7 @@ FAILURES: dict[str, tuple[Fault, int]] = {
     "401": (Status(401), 1),
     "403": (Status.error(403, "DENIED"), 1),
     "404": (Status(404), 2),
-    "429": (Status(429, headers={"Retry-After": "1"}), 1),
+    "429": (Status(429, headers={"Retry-After": "0"}), 1),
     "500": (Status(500), 1),
     "503": (Status(503), 1),
     "hangs up": (Cut(None), 1),
@@ -267,6 +267,14 @@ def test_a_mirror_that_answers_does_not_rest(house: House) -> None:
         house.first.clear_faults()
         assert DATA == blob(remote)
         assert (1, 0) == (house.second.count(), house.upstream.count()), name
+
+
+def test_mirror_is_passed_over_during_its_pause(house: House, pauses: list[float]) -> None:
+    """A mirror that answers 429 gets no request for as long as it asks, and nobody waits for it."""
+    house.first.fault(Status(429, headers={"Retry-After": "30"}), times=1)
+    remotes = [house.connect(), house.connect()]
+    assert [DATA, DATA] == [blob(remote) for remote in remotes]
+    assert ((1, 2, 0), []) == (house.counts, pauses)
 
 
 def test_the_last_one_never_rests(house: House) -> None:

@@ -28,7 +28,7 @@ FOLDER = Path("/certs.d/docker.io")
 PULL = frozenset({"pull"})
 
 
-def parse(text: str, host: str = "docker.io", **options: bool) -> Plan:
+def parse(text: str, host: str = "docker.io", **options: bool | None) -> Plan:
     """Return the plan for a file in FOLDER."""
     return parse_hosts(text, folder=FOLDER, host=host, **options)
 
@@ -547,22 +547,26 @@ def test_realms(host: str, text: str, expected: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("host", "text", "plain_http", "base"),
     [
-        ("localhost:5000", "", False, "http://localhost:5000/v2"),
-        ("127.0.0.1", "", False, "http://127.0.0.1/v2"),
-        ("[::1]:5000", "", False, "http://[::1]:5000/v2"),
+        ("localhost:5000", "", None, "http://localhost:5000/v2"),
+        ("127.0.0.1", "", None, "http://127.0.0.1/v2"),
+        ("[::1]:5000", "", None, "http://[::1]:5000/v2"),
+        ("localhost:5000", "", False, "https://localhost:5000/v2"),
+        ("127.0.0.1", "", False, "https://127.0.0.1/v2"),
+        ("localhost:5000", 'server = "http://localhost:5000"', False, "http://localhost:5000/v2"),
+        ("ghcr.io", "", None, "https://ghcr.io/v2"),
         ("ghcr.io", "", False, "https://ghcr.io/v2"),
         ("ghcr.io", "", True, "http://ghcr.io/v2"),
         ("ghcr.io", 'server = "https://ghcr.io"', True, "https://ghcr.io/v2"),
         ("ghcr.io", 'server = "ghcr.io"', True, "https://ghcr.io/v2"),
         ("ghcr.io", 'server = "http://ghcr.io"', False, "http://ghcr.io/v2"),
-        ("localhost:5000", 'ca = "ca.pem"', False, "https://localhost:5000/v2"),
-        ("localhost:5000", 'client = "client.pem"', False, "https://localhost:5000/v2"),
-        ("localhost:5000", "skip_verify = true", False, "https://localhost:5000/v2"),
+        ("localhost:5000", 'ca = "ca.pem"', None, "https://localhost:5000/v2"),
+        ("localhost:5000", 'client = "client.pem"', None, "https://localhost:5000/v2"),
+        ("localhost:5000", "skip_verify = true", None, "https://localhost:5000/v2"),
         ("localhost:5000", 'ca = "ca.pem"', True, "http://localhost:5000/v2"),
-        ("localhost:5000", 'capabilities = ["pull"]', False, "http://localhost:5000/v2"),
+        ("localhost:5000", 'capabilities = ["pull"]', None, "http://localhost:5000/v2"),
     ],
 )
-def test_schemes(host: str, text: str, plain_http: bool, base: str) -> None:
+def test_schemes(host: str, text: str, plain_http: bool | None, base: str) -> None:
     """Loopback speaks HTTP unless certificates are configured for it; a scheme that is written counts more than all."""
     endpoint = parse(text, host, plain_http=plain_http).endpoints[-1]
     assert (base, None) == (endpoint.base, endpoint.namespace)

@@ -428,6 +428,49 @@ def test_a_wait_beyond_the_deadline_is_not_begun(registry: Registry, pauses: lis
     assert (1, []) == (registry.count(), pauses)
 
 
+# A limit to what servers ask for
+
+
+def test_waits_add_up_to_a_limit(registry: Registry, pauses: list[float]) -> None:
+    """Of two waits of 45 seconds while one blob is read, the second does not fit into 60: it fails at once."""
+    registry.fault(Status(503, headers={"Retry-After": "45"}))
+    with pytest.raises(RegistryError, match="503 Service Unavailable; try again in 45 seconds"):
+        get_blob(connect(registry, timeouts=Timeouts(5, 5, 100)))
+    assert (2, [45]) == (registry.count(), pauses)
+
+
+def test_limit_of_waits_is_a_value(registry: Registry, pauses: list[float]) -> None:
+    """`Retry.max_wait` is the limit, and 0 waits for nothing that a server asks for."""
+    for max_wait, waited in ((90, [45, 45]), (89, [45]), (0, [])):
+        registry.clear_faults()
+        registry.fault(Status(503, headers={"Retry-After": "45"}), times=2)
+        del pauses[:]
+        remote = connect(registry, Retry(max_wait=max_wait), timeouts=Timeouts(5, 5, 100))
+        if max_wait == 90:
+            assert DATA == get_blob(remote)
+        else:
+            with pytest.raises(RegistryError):
+                get_blob(remote)
+        assert waited == pauses
+
+
+def test_own_pauses_are_not_limited_by_it(registry: Registry, pauses: list[float]) -> None:
+    """`max_wait` bounds what servers ask for, and `attempts`, `backoff` and `longest` all other pauses."""
+    taken = failed_pauses(registry, pauses, Retry(attempts=9, backoff=1, longest=20, max_wait=1), Status(503), 1000)
+    assert 8 == len(taken)
+
+
+@pytest.mark.parametrize(("seconds", "is_told"), [("2", False), ("3", True), ("45", True)])
+def test_long_waits_are_told(registry: Registry, caplog: pytest.LogCaptureFixture, seconds: str, is_told: bool) -> None:
+    """A wait of more than two seconds is a warning, which the command line writes to stderr, with its length."""
+    registry.fault(Status(429, headers={"Retry-After": seconds}), times=1)
+    assert RAW == get_document(connect(registry, timeouts=Timeouts(5, 5, 60)))
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ([f"waiting {seconds} seconds before the next try"] if is_told else []) == [
+        text.partition(":")[0] for text in told
+    ]
+
+
 def test_a_back_off_beyond_the_deadline_is_not_begun(registry: Registry, pauses: list[float]) -> None:
     """The same for pauses of our own: what failed is told, rather than a deadline a while later."""
     registry.fault(Status(503))
@@ -445,6 +488,14 @@ def test_tries_share_one_deadline(registry: Registry) -> None:
 
 
 # The value
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, -math.inf])
+def test_impossible_limit_of_waits_is_refused(value: float) -> None:
+    """`max_wait` is a number of seconds, and may be 0."""
+    with pytest.raises(InvalidConfig, match="max_wait must be 0 or more"):
+        Retry(max_wait=value)
+    assert 0 == Retry(max_wait=0).max_wait
 
 
 @pytest.mark.parametrize("name", ["attempts", "backoff", "longest"])

@@ -518,8 +518,8 @@ def test_a_file_without_certificates(
         ask(transport(peer.url, hosts=Hosts.from_environment(ca_file=file)))
 
 
-@pytest.mark.parametrize(("text", "expected"), [("", False), ("0", False), ("1", True)])
-def test_plain_http_by_variable(monkeypatch: pytest.MonkeyPatch, text: str, expected: bool) -> None:
+@pytest.mark.parametrize(("text", "expected"), [("", None), ("0", False), ("1", True)])
+def test_plain_http_by_variable(monkeypatch: pytest.MonkeyPatch, text: str, expected: bool | None) -> None:
     """DISTSDK_PLAIN_HTTP is 0 or 1; an argument counts instead."""
     monkeypatch.setenv("DISTSDK_PLAIN_HTTP", text)
     assert expected == Hosts.from_environment().plain_http

@@ -193,7 +193,7 @@ def test_other_processes(registry: Registry, credentials: Credentials, method: s
     assert after
     assert before.isdisjoint(after)
     tokens = [request for request in registry.requests if request.path == "/token"]
-    assert 2 == len(tokens), "one for the blob's remote, one for the other"
+    assert 1 <= len(tokens) <= 2, "remotes that are in use at the same time share one"
     assert all(request.headers.get("Authorization", "").startswith("Basic ") for request in tokens)
 
 
