@@ -198,6 +198,11 @@ class DistError(Exception):
 
         return error(type(self).__name__, str(self), self.__dict__)
 
+    def _render_traceback_(self) -> list[str]:
+        from distsdk.display.tracebacks import render
+
+        return render(self, _rebuild(type(self), str(self), self.__dict__))
+
 
 def _rebuild(kind: type[DistError], message: str, data: dict[str, object]) -> DistError:
     error = kind.__new__(kind, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import json
 import os
@@ -37,6 +38,9 @@ EXIT_CODES: tuple[tuple[tuple[type[errors.DistError], ...], int], ...] = (
     ((errors.RateLimited,), 7),
     ((errors.Unsafe, errors.LimitExceeded), 8),
 )
+#: Seconds for the tags that are near a missing one, and names that are compared with a missing one.
+_NEAR_TIMEOUT, _NEAR_NAMES = 5.0, 10_000
+
 #: Where the options keep which hosts were named with a scheme: whether it was ``http``, by host.
 _SCHEMES = "schemes"
 _UNREACHABLE, _INTERRUPTED, _CLOSED_PIPE = 6, 130, 141
@@ -54,7 +58,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (errors.DistError, OSError) as error:
-        say(error)
+        say("; ".join((str(error), *getattr(error, "__notes__", ()))))
         return exit_code(error)
     except click.Abort:
         return _INTERRUPTED
@@ -264,7 +268,11 @@ class _Command(_Documented):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
         begin(ctx)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except errors.NotFound as error:
+            _add_near_tags(error, ctx.find_root().ensure_object(dict))
+            raise
 
 
 class _Group(_Documented, click.Group):
@@ -462,7 +470,49 @@ def read_reference(word: str) -> Reference:
     """Return the reference that an argument spells."""
     from distsdk.model.reference import Reference
 
-    return Reference.parse(without_scheme(word))
+    return expect(Reference.parse(without_scheme(word)))
+
+
+def expect(reference: Reference) -> Reference:
+    """Return a reference that the command is going to use: if its tag is missing, the message names near ones."""
+    click.get_current_context().find_root().ensure_object(dict).setdefault("references", []).append(reference)
+    return reference
+
+
+def _add_near_tags(error: errors.NotFound, options: dict[str, Any]) -> None:
+    """Note tags that are close to a missing one: those of the first page that the registry lists.
+
+    That is one request, which is not repeated and may take `_NEAR_TIMEOUT`. A command that is to be quiet, or has a
+    time limit, makes none.
+    """
+    from distsdk.remotes.base import TagLister
+    from distsdk.transport.http import Limits, Timeouts
+    from distsdk.transport.retry import Retry
+
+    if "quiet" in options or "timeout" in options:
+        return
+    for reference in options.get("references", ()):
+        if reference.tag is None or reference.digest is not None or str(reference) not in str(error):
+            continue
+        known: list[str] = []
+        # A second page is over the limit, and a registry that lists no tags is left alone.
+        with contextlib.suppress(errors.DistError, OSError):
+            remote = distsdk.connect(
+                reference.locator,
+                hosts=configured_hosts(reference.locator.host),
+                timeouts=Timeouts(connect=_NEAR_TIMEOUT, read=_NEAR_TIMEOUT, document=_NEAR_TIMEOUT),
+                limits=Limits(pages=1),
+                retry=Retry(attempts=1),
+            )
+            if isinstance(remote, TagLister):
+                known.extend(remote.tags())
+        add_near_names(error, "tags", reference.tag, known)
+
+
+def add_near_names(error: errors.NotFound, what: str, name: str, known: list[str]) -> None:
+    """Note the names that are close to a missing one, three at most."""
+    if near := difflib.get_close_matches(name, known[:_NEAR_NAMES], cutoff=0.5):
+        error.add_note(f"near {what}: {', '.join(near)}")
 
 
 def write(data: bytes) -> None:

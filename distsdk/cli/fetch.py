@@ -18,6 +18,7 @@ from distsdk.cli.app import (
     child_platform,
     connect,
     exit_code,
+    expect,
     main,
     names_object,
     platform_hint,
@@ -78,6 +79,8 @@ def fetch(
     code is 0. With -, the output has the order of the lines, a line that fails is reported on stderr and the others
     continue; the exit code is that of the first line that failed.
     """
+    from distsdk.model.reference import Reference
+
     first, *rest = words
     first = without_scheme(first)
     if names_object(first):
@@ -89,6 +92,8 @@ def fetch(
             message = f"which object of {first}? Add a tag or a digest, or - to read objects from stdin."
             raise click.UsageError(message)
         wanted, *hints = rest
+        if wanted != "-" and not names_object(wanted):
+            expect(Reference(locator, wanted))
     if wanted == "-" and not names_object(first):
         if hints or platform is not None:
             raise click.UsageError("with -, hints stand on the lines of stdin: platform:OS/ARCH for --platform")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 import os
 import shlex
@@ -14,13 +16,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distsdk
-from distsdk.cli.app import connect, main, names_object, option, read_reference, say, terminal_width, write, write_line
-from distsdk.errors import printable
+from distsdk.cli.app import (
+    add_near_names,
+    connect,
+    main,
+    names_object,
+    option,
+    read_reference,
+    say,
+    terminal_width,
+    write,
+    write_line,
+)
+from distsdk.errors import NotFound, printable
 from distsdk.model.media import DEFAULT_ACCEPT, INDEXES
 from distsdk.model.wording import counted, human_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from distsdk.analysis.diff import Diff, What
     from distsdk.analysis.packages import Package
@@ -56,6 +69,18 @@ def _image(reference: Reference, platform: str | None) -> Image:
     return distsdk.image(
         reference, platform=platform, remote=connect(reference.locator), store=store, progress=_reading()
     )
+
+
+@contextlib.contextmanager
+def _near_files(image: Image, path: str) -> Iterator[None]:
+    """Note what is near a missing path in its directory: by then all layers are known, and nothing is requested."""
+    try:
+        yield
+    except NotFound as error:
+        directory, _, name = path.rstrip("/").rpartition("/")
+        with contextlib.suppress(distsdk.DistError):
+            add_near_names(error, "names", name, [entry.name for entry in image.ls(directory)])
+        raise
 
 
 def _reading() -> Callable[[Layer, int], None]:
@@ -150,7 +175,10 @@ def ls(*, ref: str, path: str, platform: str | None, as_long: bool, recursive: b
     if path == "/" and not names_object(ref) and not option("quiet"):
         say(f"no tag given, listing the files of {read_reference(ref).familiar}; to list tags: distsdk tags {ref}")
     image = _image(read_reference(ref), platform)
-    for entry in image.walk(path) if recursive else image.ls(path):
+    with _near_files(image, path):
+        entries = image.walk(path) if recursive else iter(image.ls(path))
+        first = next(entries, None)
+    for entry in () if first is None else itertools.chain((first,), entries):
         if as_json:
             write_line(json.dumps(_fields(entry)))
         elif as_long:
@@ -211,7 +239,10 @@ def _fields(entry: Entry) -> dict[str, Any]:
 @_platform
 def cat(ref: str, path: str, platform: str | None) -> None:
     """Write a file of an image to stdout, without a pull."""
-    with _image(read_reference(ref), platform).open(path) as file:
+    image = _image(read_reference(ref), platform)
+    with _near_files(image, path):
+        opened = image.open(path)
+    with opened as file:
         while data := file.read(1024 * 1024):
             write(data)
 
@@ -230,7 +261,8 @@ def du(*, ref: str, path: str, platform: str | None, all_folders: bool, as_json:
     from distsdk.analysis.usage import usage
 
     image = _image(read_reference(ref), platform)
-    at = image.stat(path)
+    with _near_files(image, path):
+        at = image.stat(path)
     found = usage(image)
     below = at.path.rstrip("/") + "/"
     folders = {

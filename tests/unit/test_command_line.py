@@ -562,6 +562,48 @@ def test_a_folder_that_cannot_be_made_is_told(registry: Registry, tmp_path: Path
     assert 1 == done.stderr.count(b"\n")
 
 
+def test_a_missing_tag_names_near_ones(registry: Registry) -> None:
+    """Tags of the first page that are close are named, for one request; not with ``--quiet``, nor for a digest."""
+    for tag in ("7.2.1", "7.2.2"):
+        registry.add_image("library/y", tag, layers=[b"y"])
+    y = registry.locator("library/y")
+    for arguments in (
+        ("resolve", f"{y}:7.2.3"),
+        ("fetch", y, "7.2.3"),
+        ("ls", f"{y}:7.2.3"),
+        ("copy", f"{y}:7.2.3", f"{y}:1"),
+    ):
+        registry.reset()
+        done = run_command(*arguments)
+        assert 3 == done.returncode
+        assert done.stderr.decode().endswith("; near tags: 7.2.2, 7.2.1\n")
+        assert 1 == registry.count(path="/tags/list")
+    for arguments in (
+        ("resolve", f"{y}:7.2.3", "--quiet"),
+        ("resolve", f"{y}@{digest(b'')}"),
+        ("tags", registry.locator("z")),
+    ):
+        registry.reset()
+        done = run_command(*arguments)
+        assert (3, False) == (done.returncode, b"near" in done.stderr)
+        assert int(arguments[0] == "tags") == registry.count(path="/tags/list")
+
+
+def test_tags_that_cannot_be_listed_leave_the_error_as_it_is(registry: Registry) -> None:
+    """A registry that refuses to list tags, or has them on many pages, is asked once."""
+    for fault in (Status(403), Status(503), Status(404)):
+        registry.clear_faults()
+        registry.fault(fault, path="/tags/list")
+        registry.reset()
+        done = run_command("resolve", f"{registry.locator('library/x')}:none")
+        assert (3, 1, False) == (done.returncode, done.stderr.count(b"\n"), b"near" in done.stderr)
+        assert 1 == registry.count(path="/tags/list")
+    registry.clear_faults()
+    registry.reset()
+    done = run_command("resolve", f"{registry.locator('library/x')}:arm65")
+    assert (True, 1) == (done.stderr.endswith(b"; near tags: amd64\n"), registry.count(path="/tags/list"))
+
+
 # How it ends
 
 

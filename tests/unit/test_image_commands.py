@@ -275,6 +275,19 @@ def test_what_was_pulled_is_read_offline(run: Run, registry: Registry, ref: str,
     assert [] == registry.requests
 
 
+def test_a_missing_file_names_near_ones(run: Run, registry: Registry, ref: str) -> None:
+    """Names in the same directory that are close are named, without a request of their own."""
+    for arguments in (
+        ("cat", ref, "/etc/passwrd"),
+        ("ls", ref, "etc/passwrd"),
+        ("ls", "-R", ref, "/etc/passwrd"),
+        ("du", ref, "/etc/passwrd"),
+    ):
+        code, said = run.refused(*arguments)
+        assert (3, True) == (code, said.endswith("is not there; near names: passwd"))
+    assert "near" not in run.refused("cat", ref, "/nothing/at/all")[1]
+
+
 # inspect
 
 

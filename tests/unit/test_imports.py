@@ -43,6 +43,7 @@ VERSION = "distsdk.__version__"
 #: Calls that a person expects on an object although they lie above it: the method, and the module it imports inside.
 UPWARD = {
     ("_repr_html_", "distsdk.display.html"),
+    ("_render_traceback_", "distsdk.display.tracebacks"),
     ("diff", "distsdk.analysis.diff"),
     ("packages", "distsdk.analysis.packages"),
     ("partitions", "distsdk.analysis.partitions"),
