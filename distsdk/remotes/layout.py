@@ -153,7 +153,9 @@ class LayoutRemote(Documents):
             Denied, Unreachable, DeadlineExceeded: The files cannot be read.
             MissingExtra, InvalidConfig: A package that the URL takes is not installed.
         """
-        wanted = Wanted.read(object, hints)
+        return self._blob(Wanted.read(object, hints))
+
+    def _blob(self, wanted: Wanted) -> Blob:
         if wanted.is_document:
             return self._document(wanted)
         digest = wanted.object.digest
@@ -164,7 +166,7 @@ class LayoutRemote(Documents):
     def resolve(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Descriptor:
         """Return media type, digest and size of an object; arguments and errors as `fetch`."""
         wanted = Wanted.read(object, hints)
-        blob = self.fetch(object, *hints)
+        blob = self._blob(wanted)
         if wanted.is_document:
             return blob.descriptor
         stat = self._stat(blob.digest)  # what is there, whatever the hints say

@@ -17,6 +17,7 @@ from distsdk.errors import (
     Denied,
     DigestMismatch,
     DistError,
+    DistWarning,
     InvalidConfig,
     InvalidReference,
     LimitExceeded,
@@ -427,6 +428,15 @@ def test_indexes_within_indexes_have_an_end(made: Made) -> None:
     assert digest == made.remote.index("depth-4").digest
     with pytest.raises(LimitExceeded, match="more than 4 deep"):
         made.remote.manifest("depth-4", platform="linux/amd64")
+
+
+@pytest.mark.parametrize("method", ["fetch", "resolve"])
+def test_unknown_hint_kinds_warn_once(made: Made, method: str) -> None:
+    """A hint of an unknown kind gives one warning, in the line of the caller."""
+    made.add({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": []}, "1")
+    with pytest.warns(DistWarning, match="write mediatype:") as caught:
+        getattr(made.remote, method)("1", f"mediatyp:{media.OCI_INDEX}")
+    assert [__file__] == [warning.filename for warning in caught]
 
 
 # Sharing
