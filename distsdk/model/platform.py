@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from attrs import evolve, frozen
 
-from distsdk.errors import InvalidHint
+from distsdk.errors import InvalidHint, printable
 from distsdk.model.fields import as_object, optional_text, optional_texts
 from distsdk.model.shown import ShownAsText
 from distsdk.model.wording import quoted, shortened
@@ -37,7 +37,7 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 class Platform(ShownAsText):
     """What an image runs on: ``str(platform)`` is ``os[(os_version+feature)]/architecture[/variant]``.
 
-    In the text, any character but letters, digits and ``_.-`` of ASCII is escaped as in URLs: ``%0A``.
+    In the text, control and bidi characters are escaped, and more in version and features: as in URLs.
 
     Args:
         os: As Go names it: ``linux``, ``windows``.
@@ -170,12 +170,12 @@ class Platform(ShownAsText):
         return None
 
     def __str__(self) -> str:
-        """Return the platform in printable ASCII; other characters are escaped as ``%0A``."""
-        os = _escaped(self.os) or "unknown"
+        """Return the platform as text that is safe to print, whatever a document put into its parts."""
+        os = printable(self.os) or "unknown"
         features = "".join(f"+{_escaped(feature)}" for feature in sorted(set(self.os_features)) if feature)
         if self.os_version or features:
             os = f"{os}({_escaped(self.os_version)}{features})"
-        return "/".join(part for part in (os, _escaped(self.architecture), _escaped(self.variant)) if part)
+        return "/".join(part for part in (os, printable(self.architecture), printable(self.variant)) if part)
 
     def __repr__(self) -> str:
         return f"Platform('{shortened(str(self), 160)}')"

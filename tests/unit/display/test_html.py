@@ -305,7 +305,10 @@ def test_long_text_is_cut_visibly(place: str, text: str) -> None:
     """However long a text is, the page stays small, and an ellipsis follows what is shown."""
     source = (PLACES | WORDS)[place](text)
     assert len(source.encode()) <= html.MAX_BYTES
-    assert re.search(re.escape(printable(text[0])) + "…", Page(source).text)
+    escaped = printable(text[0])
+    # A platform is text already, escaped, when it is cut: maybe within the last escape.
+    last = "|".join(re.escape(escaped[:end]) for end in range(1, len(escaped)))
+    assert re.search(f"{re.escape(escaped)}(?:{last})?…", Page(source).text)
 
 
 def test_the_largest_values_stay_small() -> None:

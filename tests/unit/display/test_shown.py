@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 DIGEST = Digest.of(b"")
 MOMENT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
-#: Not values: an interface.
-NOT_SHOWN = {"Remote"}
+#: Not values: an interface, and the category of warnings.
+NOT_SHOWN = {"Remote", "DistWarning"}
 CLASSES = [name for name in distsdk.__all__ if inspect.isclass(getattr(distsdk, name)) and name not in NOT_SHOWN]
 
 
