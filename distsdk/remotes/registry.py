@@ -741,7 +741,10 @@ class _RegistrySource:
     wrong: set[str] = Factory(set)  # those of them whose bytes were wrong once: no reason to try a third time
 
     def open(self, offset: int, end: int | None) -> ByteStream:
-        return ResumingStream(self._get, offset, end, size=self.wanted.size, retry=self.remote._settings.retry)
+        settings = self.remote._settings
+        return ResumingStream(
+            self._get, offset, end, size=self.wanted.size, retry=settings.retry, timeouts=settings.timeouts
+        )
 
     def stat(self) -> Stat:
         answer = self.remote._first_found("HEAD", self.paths, self.wanted)

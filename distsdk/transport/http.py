@@ -92,11 +92,16 @@ class Timeouts(Shown):
         connect: For a connection: the host's name, all its addresses and TLS together.
         read: Without a byte.
         document: For a whole document: manifest, token, page of tags. Blobs have no such limit.
+        min_speed: Bytes a second that a blob has to arrive with at least; 0 for no limit. A slower connection is given
+            up like one without a byte.
+        min_speed_over: Seconds of waiting for bytes over which that is an average.
     """
 
     connect: float = 10.0
     read: float = 30.0
     document: float = 60.0
+    min_speed: float = 1024.0
+    min_speed_over: float = 60.0
 
 
 @frozen

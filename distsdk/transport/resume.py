@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from distsdk.errors import DeadlineExceeded, RegistryError, Unreachable, redact
+from distsdk.errors import DeadlineExceeded, DistError, RegistryError, Unreachable, redact
+from distsdk.model.wording import human_size, human_time
 from distsdk.transport.retry import PROGRESS, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from distsdk.transport.http import Answer
+    from distsdk.transport.http import Answer, Timeouts
     from distsdk.transport.retry import Retry
 
 #: Bytes read at a time of what comes before the bytes that are wanted.
@@ -51,7 +53,9 @@ class ResumingStream:
             range. Who could do without should close the stream instead.
     """
 
-    def __init__(self, ask: Ask, offset: int, end: int | None, *, size: int | None, retry: Retry) -> None:
+    def __init__(
+        self, ask: Ask, offset: int, end: int | None, *, size: int | None, retry: Retry, timeouts: Timeouts
+    ) -> None:
         """Ask at once; what the registry answers instead is raised here.
 
         Args:
@@ -60,12 +64,17 @@ class ResumingStream:
             end: The byte after the last one; None for all there is.
             size: Bytes of the whole blob, where they are known.
             retry: How often to go on without progress.
+            timeouts: The least speed.
         """
         self._ask = ask
         self._position = offset
         self._end = end
         self.size = size
         self._patience = Patience(retry)
+        self._timeouts = timeouts
+        self._waited = 0.0  # seconds for the bytes of the present response, since the speed was last looked at
+        self._received = 0  # bytes in that time
+        self._is_slow = False
         self._etag = ""
         self._answer: Answer | None = None
         self._closed = False
@@ -76,7 +85,7 @@ class ResumingStream:
         """Return at least one byte and at most ``size``; ``b""`` at the end.
 
         Raises:
-            Unreachable, DeadlineExceeded: It broke, and trying again did not help.
+            Unreachable, DeadlineExceeded: It broke or was too slow, and trying again did not help.
             DistError: As the request, when it was sent again.
         """
         while True:
@@ -87,13 +96,13 @@ class ResumingStream:
             try:
                 data = self._read(size)
             except (Unreachable, DeadlineExceeded) as error:
-                answer = self._answer
+                answer, is_slow = self._answer, self._is_slow
                 self._drop()
                 if self._closed:
                     raise
-                if answer is not None and self._position - self._begun < PROGRESS:
+                if answer is not None and (is_slow or self._position - self._begun < PROGRESS):
                     answer.broke()
-                self._patience.wait(error)
+                self._patience.wait(error, is_slow=is_slow)
                 if self._closed:
                     raise
                 self._open()
@@ -109,16 +118,41 @@ class ResumingStream:
             message = "read of a closed stream"
             raise ValueError(message)
         while self.to_skip:
-            skipped = answer.read(min(self.to_skip, _SKIP))
+            skipped = self._receive(answer, min(self.to_skip, _SKIP))
             if not skipped:
                 raise self._ended(answer)
             self.to_skip -= len(skipped)
-        data = answer.read(size)
+        data = self._receive(answer, size)
         # Where the answer has a length of its own, http.client and urllib3 find a cut; where it has none, only the
         # known end tells. A complete answer of another length than declared is no cut: whoever verifies will say so.
         if not data and self._promised is not None and self._position < self._promised:
             raise self._ended(answer)
         return data
+
+    def _receive(self, answer: Answer, size: int) -> bytes:
+        """Read from the connection.
+
+        Raises:
+            DeadlineExceeded: The average speed is below the least one.
+        """
+        began = monotonic()
+        data = answer.read(size)
+        self._waited += monotonic() - began  # only here: a caller may take its time between two reads
+        self._received += len(data)
+        if data and self._waited >= self._timeouts.min_speed_over:
+            self._is_slow = self._received < self._timeouts.min_speed * self._waited
+            if self._is_slow:
+                raise self._too_slow(answer)
+            self._patience.kept_pace()
+            self._waited, self._received = 0.0, 0
+        return data
+
+    def _too_slow(self, answer: Answer) -> DistError:
+        message = (
+            f"{redact(answer.url)}: {human_size(self._received)} arrived in {human_time(self._waited)}, fewer than "
+            f"{human_size(int(self._timeouts.min_speed))} a second: try again, or allow less with Timeouts(min_speed=…)"
+        )
+        return DeadlineExceeded(message, seconds=self._timeouts.min_speed_over, temporary=True)
 
     def _ended(self, answer: Answer) -> Unreachable:
         message = f"{redact(answer.url)}: the connection ended in the middle of the body, after byte {self._position}"
@@ -174,6 +208,7 @@ class ResumingStream:
     def _begin(self, answer: Answer, *, to_skip: int, promised: int | None) -> None:
         self._answer = answer
         self._begun = self._position
+        self._waited, self._received, self._is_slow = 0.0, 0, False
         self.to_skip = to_skip
         self._promised = promised if self._end is None or promised is None else min(promised, self._end)
         etag = answer.headers.get("ETag", "")

@@ -107,6 +107,7 @@ class Patience:
         self._attempts = retry.attempts if attempts is None else attempts
         self._waited: _Waited = _Waited() if part_of is None else part_of._waited
         self._breaks = self._stalls = 0  # since there was progress
+        self._slow = 0  # since a connection kept its pace
         self._since_break = self._since_stall = 0  # bytes that arrived
 
     def renewed(self, attempts: int | None = None) -> Patience:
@@ -122,23 +123,37 @@ class Patience:
         if self._since_stall >= _FLOW:
             self._stalls = self._since_stall = 0
 
-    def wait(self, error: DistError, deadline: Deadline | None = None, pool: HostPool | None = None) -> None:
+    def kept_pace(self) -> None:
+        """Give attempts at connections that were too slow back: bytes alone do not, as slow ones bring some too."""
+        self._slow = 0
+
+    def wait(
+        self,
+        error: DistError,
+        deadline: Deadline | None = None,
+        pool: HostPool | None = None,
+        *,
+        is_slow: bool = False,
+    ) -> None:
         """Wait before the next try.
 
         Args:
             error: Why the last one failed.
             deadline: When all has to be done.
             pool: Of the host, for which a 429 is a pause of all requests.
+            is_slow: Whether it failed because the connection was too slow.
 
         Raises:
             DistError: ``error``, if it is final, no attempt is left, or the wait would outlast the deadline or
                 `Retry.max_wait`.
         """
-        if isinstance(error, DeadlineExceeded):
+        if is_slow:
+            self._slow += 1
+        elif isinstance(error, DeadlineExceeded):
             self._stalls += 1
         else:
             self._breaks += 1
-        failures = self._breaks + self._stalls
+        failures = self._breaks + self._stalls + self._slow
         pause = min(self._retry.longest, self._retry.backoff * 2 ** min(failures - 1, 60))
         pause *= random.uniform(0.5, 1)  # noqa: S311 - no secret; so that not all who were turned away come back at once
         asked = error.retry_after if isinstance(error, RateLimited | RegistryError) else None

@@ -28,7 +28,7 @@ from distsdk.errors import (
     Unreachable,
 )
 from distsdk.model.media import OCI_MANIFEST
-from distsdk.testing import Cut, Fault, Registry, Short, Stall, Status, WrongBytes
+from distsdk.testing import Cut, Drip, Fault, Registry, Short, Stall, Status, WrongBytes
 from distsdk.transport import endpoints
 from distsdk.transport.endpoints import REST
 
@@ -71,14 +71,19 @@ class House:
         """Configure both mirrors."""
         self.write(table(self.first, first), table(self.second, second), top=top)
 
-    def connect(self, credentials: Credentials | None = None, attempts: int = 5) -> RegistryRemote:
+    def connect(
+        self,
+        credentials: Credentials | None = None,
+        attempts: int = 5,
+        timeouts: Timeouts = Timeouts(5, 0.3, 10),  # noqa: B008 - frozen
+    ) -> RegistryRemote:
         """Connect to the repository, with what is configured by now."""
         remote = distsdk.connect(
             self.upstream.locator("x"),
             credentials=credentials or Credentials.anonymous(),
             hosts=Hosts(hosts_dir=self.folder),
             retry=Retry(attempts=attempts),
-            timeouts=Timeouts(5, 0.3, 10),
+            timeouts=timeouts,
         )
         return cast("RegistryRemote", remote)
 
@@ -267,6 +272,14 @@ def test_a_mirror_that_answers_does_not_rest(house: House) -> None:
         house.first.clear_faults()
         assert DATA == blob(remote)
         assert (1, 0) == (house.second.count(), house.upstream.count()), name
+
+
+def test_slow_mirror_is_passed_over(house: House) -> None:
+    """A blob that arrives below the least speed is resumed at the next mirror."""
+    house.first.fault(Drip(size=10_000, seconds=0.05))
+    remote = house.connect(timeouts=Timeouts(5, 5, 10, min_speed=500_000, min_speed_over=0.5))
+    assert DATA == blob(remote)
+    assert (1, 1, 0) == house.counts
 
 
 def test_mirror_is_passed_over_during_its_pause(house: House, pauses: list[float]) -> None:

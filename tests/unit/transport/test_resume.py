@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 import distsdk
 from distsdk import Credentials, Digest, Hosts, Limits, Retry, Timeouts
-from distsdk.errors import Denied, DigestMismatch, IntegrityError, NotFound, RegistryError, SizeMismatch, Unreachable
+from distsdk.errors import (
+    DeadlineExceeded,
+    Denied,
+    DigestMismatch,
+    IntegrityError,
+    NotFound,
+    RegistryError,
+    SizeMismatch,
+    Unreachable,
+)
 from distsdk.testing import (
     Cut,
     Fault,
@@ -33,15 +42,17 @@ from distsdk.testing import (
     WrongRange,
     WrongStatus,
 )
-from distsdk.transport.resume import parse_content_range
+from distsdk.transport.resume import ResumingStream, parse_content_range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from distsdk.blob import Blob
     from distsdk.remotes.registry import RegistryRemote
     from distsdk.testing import Request, Response
+    from distsdk.transport.http import Answer
+    from distsdk.transport.retry import Patience
 
 KIB = 1024
 SIZE = 1024 * KIB
@@ -515,3 +526,120 @@ def test_any_content_range_is_a_range_or_nothing(text: str) -> None:
         first, last, total = told
         assert 0 <= first <= last
         assert total is None or last < total
+
+
+# The least speed
+
+
+class Clock:
+    """A clock that goes on by what is read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.reads = 0
+        monkeypatch.setattr("distsdk.transport.resume.monotonic", lambda: self.now)
+
+    def opened(self, *speeds: int, timeouts: Timeouts = Timeouts()) -> ResumingStream:  # noqa: B008 - frozen
+        """Open a stream of `DATA`, of which each connection brings so many bytes a second, the last one and so on."""
+        left = list(speeds)
+
+        def ask(headers: Mapping[str, str], patience: Patience) -> Answer:
+            speed = left.pop(0) if len(left) > 1 else left[0]
+            start = int(headers.get("Range", "bytes=0-")[6:].partition("-")[0])
+            return cast("Answer", Trickle(self, start, speed))
+
+        return ResumingStream(ask, 0, None, size=SIZE, retry=Retry(), timeouts=timeouts)
+
+
+class Trickle:
+    """A response whose every read takes a second."""
+
+    url = "https://registry.example/v2/x/blobs/1"
+    broke = staticmethod(lambda: None)
+
+    def __init__(self, clock: Clock, start: int, speed: int) -> None:
+        self._clock, self._at, self._speed = clock, start, speed
+        self.status = 206 if start else 200
+        self.headers = {"Content-Range": f"bytes {start}-{SIZE - 1}/{SIZE}"} if start else {}
+        self.content_length = SIZE - start
+
+    def read(self, size: int) -> bytes:
+        """Return the bytes of a second."""
+        self._clock.now += 1
+        self._clock.reads += 1
+        data = DATA[self._at : self._at + min(size, self._speed)]
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def drained(stream: ResumingStream) -> bytes:
+    """Read a stream to its end."""
+    return b"".join(iter(lambda: stream.read(1 << 20), b""))
+
+
+@pytest.mark.parametrize("speed", [1, 100, 1023])
+def test_blob_below_the_least_speed_is_given_up(monkeypatch: pytest.MonkeyPatch, speed: int) -> None:
+    """Five connections have a minute each, whatever their bytes add up to; the error is that of a time-out."""
+    clock = Clock(monkeypatch)
+    with pytest.raises(DeadlineExceeded, match="arrived in 60 seconds, fewer than 1,024 bytes a second") as caught:
+        drained(clock.opened(speed))
+    assert (5 * 60, 60, True) == (clock.reads, caught.value.seconds, caught.value.temporary)
+
+
+def test_blob_at_the_least_speed_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 KiB a second is enough, for as long as a blob takes."""
+    clock = Clock(monkeypatch)
+    assert DATA == drained(clock.opened(KIB))
+    assert SIZE // KIB <= clock.reads <= SIZE // KIB + 1
+
+
+def test_slow_blob_resumes_over_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrived slowly is kept, and the rest comes from where the next connection goes on."""
+    clock = Clock(monkeypatch)
+    assert DATA == drained(clock.opened(500, 500, 100 * KIB))
+    assert clock.reads < 2 * 60 + 15
+
+
+def test_slow_connections_between_good_ones_are_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute at the least speed gives the attempts back."""
+    clock = Clock(monkeypatch)
+
+    def speeds() -> Iterator[int]:
+        while True:
+            yield 2 * KIB if clock.reads % 120 < 60 else 100
+
+    speed = speeds()
+    monkeypatch.setattr(Trickle, "read", lambda self, size: varied(self, size, next(speed)))
+
+    def varied(response: Trickle, size: int, now: int) -> bytes:
+        clock.now += 1
+        clock.reads += 1
+        data = DATA[response._at : response._at + min(size, now)]
+        response._at += len(data)
+        return data
+
+    assert DATA == drained(clock.opened(1))
+
+
+def test_time_of_the_caller_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only waiting for bytes is measured: a caller may take hours between two reads."""
+    clock = Clock(monkeypatch)
+    stream = clock.opened(100 * KIB)
+    data = b""
+    for _ in range(150):
+        data += stream.read(5000)
+        clock.now += 3600
+    assert (DATA[:750_000], 150) == (data, clock.reads)
+
+
+def test_least_speed_is_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 is no limit, and a limit over ten seconds fails after ten."""
+    clock = Clock(monkeypatch)
+    assert DATA == drained(clock.opened(700, timeouts=Timeouts(min_speed=0)))
+    clock.reads = 0
+    with pytest.raises(DeadlineExceeded, match="fewer than 2,000 bytes a second"):
+        drained(clock.opened(1500, timeouts=Timeouts(min_speed=2000, min_speed_over=10)))
+    assert 5 * 10 == clock.reads
