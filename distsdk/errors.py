@@ -54,6 +54,7 @@ _MOST_HIDDEN = 1024
 
 #: Letters and digits of a segment that may be random.
 _RANDOM = 20
+_HEX = re.compile("[0-9a-fA-F-]{32,}")
 _RUN = re.compile("[a-z]+|[A-Z]+|[0-9]+")
 #: Characters of the folders between an algorithm and a digest: ``sha256/ab/ab12…``.
 _SHARD = 2
@@ -125,6 +126,8 @@ def _is_signature(segment: str, before: str) -> bool:
     if _DIGEST.fullmatch(text if ":" in text else f"{before}:{text}"):
         return False
     if len(text.rpartition("=")[2]) >= _SHORT_SECRET and "=" in text:
+        return True
+    if _HEX.fullmatch(text) and any(c.isdigit() for c in text):
         return True
     count = sum(c.isascii() and c.isalnum() for c in text)
     # Names change between lower case, upper case and digits at most every third character; random text does so more.

@@ -27,6 +27,7 @@ from distsdk.errors import (
     SizeMismatch,
     Unsafe,
     UnsupportedDocument,
+    masked,
     printable,
     redact,
 )
@@ -719,7 +720,7 @@ def _digest_mismatch(answer: Answer, expected: Digest, got: Digest) -> DigestMis
 def _content_type(answer: Answer) -> str | None:
     """Return the media type that a response claims; None where it claims none that is well-formed."""
     try:
-        media_type = parse_media_type(answer.headers.get("Content-Type", ""))
+        media_type = parse_media_type(masked(answer.headers.get("Content-Type", "")))  # errors carry it
     except ValueError:
         return None
     return None if media_type in _NO_CLAIM else media_type

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 from attrs import field, frozen
 
-from distsdk.errors import Denied, MalformedDocument, NotFound, RegistryError, redact
+from distsdk.errors import Denied, MalformedDocument, NotFound, RegistryError, hide, redact
 from distsdk.transport.origin import Origin, follow
 
 if TYPE_CHECKING:
@@ -216,8 +216,12 @@ class Tokens:
 
     def _own_login(self) -> Login | None:
         if not self._looked_up:
-            self._login = self._look_up()
+            self._login = login = self._look_up()
             self._looked_up = True
+            if login is not None:
+                secrets = [secret for secret in (login.password, login.identity_token) if secret]
+                headers = [basic_authorization(login.username, secret) for secret in secrets]
+                hide(*secrets, login.registry_token, *(header.removeprefix("Basic ") for header in headers))
         return self._login
 
     def _answer_basic(self, challenges: list[Challenge], rejected: str | None) -> str:
@@ -276,6 +280,7 @@ class Tokens:
         if token is None or not token.fresh:
             asked = time.monotonic()
             text, lifetime = parse_token_reply(self._reply(grant, deadline))
+            hide(text)
             token = self._tokens[grant] = _Token(text, asked + lifetime - min(EXPIRY_MARGIN, lifetime / 10))
         return f"Bearer {token.text}"
 

@@ -316,7 +316,12 @@ class Hosts(Shown):
             _add_authority(context, file, endpoint.why)
 
     def proxies_for(self, scheme: str, host: str, port: int) -> dict[str, str]:
-        """Return the proxy for a URL of this scheme, host and port as requests takes it; empty for none."""
+        """Return the proxy for a URL of this scheme, host and port as requests takes it; empty for none.
+
+        Loopback hosts have none: a proxy would ask another machine, and see a login that is meant for this one.
+        """
+        if is_loopback(host):
+            return {}
         proxy = self.proxies.get(scheme) or self.proxies.get("all")
         exempt = [entry.strip().lower() for entry in self.proxies.get("no", "").split(",")]
         if not proxy or any(_is_exempt(host.lower(), port, entry) for entry in exempt if entry):
@@ -686,7 +691,7 @@ def _is_exempt(host: str, port: int, entry: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether a host, with or without a port, is ``localhost`` or a loopback address."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    name = host.rpartition(":")[0] if re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", host) else host
     if name == "localhost":
         return True
     try:

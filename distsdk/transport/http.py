@@ -37,6 +37,7 @@ from distsdk.errors import (
     RegistryError,
     Unreachable,
     Unsafe,
+    hide,
     redact,
 )
 from distsdk.model.shown import Shown
@@ -49,6 +50,7 @@ from distsdk.transport.deadline import (
     bound_each_piece,
     reaching_the_socket,
 )
+from distsdk.transport.library_logs import redact_library_logs
 from distsdk.transport.origin import Origin, follow
 from distsdk.transport.pool import HostPool, HostPools
 from distsdk.transport.record import active_recorder
@@ -299,6 +301,7 @@ class Transport:
         self.origin = Origin.of(endpoint.base)
         self.host = host or str(self.origin).partition("://")[2]
         self.rate_limit: RateLimit | None = None
+        hide(*(text.rpartition(" ")[2] for name, text in endpoint.headers.items() if name.lower() == "authorization"))
         self._realms = realms
         playing = None if session else active_session()
         self._recorder = active_recorder()
@@ -565,6 +568,7 @@ class Transport:
         return Tokens(self.origin, login=self._login, realms=self._realms, ask=self._ask_token_service, host=self.host)
 
     def _new_session(self) -> requests.Session:
+        redact_library_logs()
         if self._given is not None:
             if os.getpid() == self._given_in:
                 return self._given

@@ -23,13 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-from distsdk.errors import MissingExtra
+from distsdk.errors import HIDDEN, MissingExtra, masked, replace_signatures, without_secrets
+from distsdk.transport.auth import parse_challenges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
     import requests
+
+    from distsdk.transport.auth import Challenge
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +63,12 @@ RESPONSE_HEADERS = frozenset(
     }
 )
 QUERY = frozenset({"artifactType", "digest", "from", "last", "mount", "n", "ns", "scope", "service"})
+#: Parameters of a challenge that mean something to a client.
+_CHALLENGE_PARAMS = ("realm", "service", "scope", "error")
+#: Characters of a quoted string that take a backslash (RFC 9110 section 5.6.4).
+_TO_ESCAPE, _ESCAPED = r'(["\\])', r"\\\1"
 TOKENS = ("token", "access_token", "refresh_token", "id_token")
-REDACTED = "REDACTED"
+REDACTED = HIDDEN
 _TOKEN = re.compile(rb'("(?:access_|refresh_|id_)?token"\s*:\s*")[^"]*')
 
 _active: ContextVar[Recorder | None] = ContextVar("distsdk_record", default=None)
@@ -206,7 +213,7 @@ class Recorder:
         }
         said = {
             "headers": {name: [text] for name, text in scrub_response_headers(response.headers).items()},
-            "status": {"code": response.status_code, "message": response.reason or ""},
+            "status": {"code": response.status_code, "message": masked(response.reason or "")},
         }
         with self._lock:
             if self._finished or os.getpid() != self._process:
@@ -241,10 +248,19 @@ class Recorder:
 
 
 def scrub_url(url: str) -> str:
-    """Return a URL, absolute or relative, without a user and without parameters that may be a signature."""
+    """Return a URL, absolute or relative, without a user, and without what may be a signature or a secret.
+
+    Parameters are kept by name. Segments of a path that look like signatures are replaced by their hashes, so that the
+    same URL stays the same, and others stay others.
+    """
     parts = urlsplit(url)
     query = "&".join(pair for pair in parts.query.split("&") if pair.partition("=")[0] in QUERY)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+    path = replace_signatures(parts.path, _hashed)
+    return masked(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, query, "")))
+
+
+def _hashed(segment: str) -> str:
+    return f"{HIDDEN}-{hashlib.sha256(segment.encode()).hexdigest()[:12]}"
 
 
 def scrub_request_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -263,10 +279,19 @@ def _scrub_urls(name: str, value: str) -> str:
         case "location":
             return scrub_url(value)
         case "link":
-            return re.sub("<([^>]*)>", lambda target: f"<{scrub_url(target[1])}>", value)
+            return masked(re.sub("<([^>]*)>", lambda target: f"<{scrub_url(target[1])}>", value))
         case "www-authenticate":
-            return re.sub('(?i)(realm=")([^"]*)', lambda realm: realm[1] + scrub_url(realm[2]), value)
-    return value
+            return ", ".join(map(_scrub_challenge, parse_challenges(value)))
+    return masked(value)
+
+
+def _scrub_challenge(challenge: Challenge) -> str:
+    """Return a challenge with the parameters that a client reads; what cannot be parsed no client can."""
+    params = {name: challenge.params[name] for name in _CHALLENGE_PARAMS if name in challenge.params}
+    if "realm" in params:
+        params["realm"] = scrub_url(params["realm"])
+    quoted = (f'{name}="{re.sub(_TO_ESCAPE, _ESCAPED, masked(text))}"' for name, text in params.items())
+    return masked(f"{challenge.scheme.capitalize()} {','.join(quoted)}".strip())
 
 
 def scrub_body(body: bytes, *, url: str = "", status: int = 200) -> bytes:
@@ -275,8 +300,8 @@ def scrub_body(body: bytes, *, url: str = "", status: int = 200) -> bytes:
     Args:
         body: All of it.
         url: Where it came from. What this names by its SHA-256 is content, and stays as it is.
-        status: Of what is no success only JSON is kept: pages that redirect, and errors of object stores, quote
-            signatures.
+        status: Of what is no success only JSON is kept, with its texts without secrets: pages that redirect, and errors
+            of object stores, quote signatures.
     """
     if hashlib.sha256(body).hexdigest() in url:
         return body
@@ -287,11 +312,28 @@ def scrub_body(body: bytes, *, url: str = "", status: int = 200) -> bytes:
             return b""
         # A reply that broke off in the middle of a token.
         return _TOKEN.sub(rb"\1REDACTED", body) if body.lstrip().startswith(b"{") else body
-    if not isinstance(reply, dict) or not any(name in reply for name in TOKENS):
-        return body
-    reply.update((name, REDACTED) for name in TOKENS if name in reply)
-    reply.pop("issued_at", None)
-    return json.dumps(reply, sort_keys=True).encode()
+    scrubbed = reply
+    if isinstance(reply, dict) and any(name in reply for name in TOKENS):
+        scrubbed = {**reply, **{name: REDACTED for name in TOKENS if name in reply}}
+        scrubbed.pop("issued_at", None)
+    if not 200 <= status < 300:
+        try:
+            scrubbed = _scrub_texts(scrubbed)
+        except RecursionError:
+            return b""
+    return body if scrubbed == reply else json.dumps(scrubbed, sort_keys=True).encode()
+
+
+def _scrub_texts(value: object) -> object:
+    """Return a JSON value whose texts have their URLs redacted and known secrets masked."""
+    match value:
+        case str():
+            return without_secrets(value)
+        case list():
+            return [_scrub_texts(inner) for inner in value]
+        case dict():
+            return {without_secrets(name): _scrub_texts(inner) for name, inner in value.items()}
+    return value
 
 
 def with_length(headers: Mapping[str, list[str]], length: int) -> dict[str, list[str]]:

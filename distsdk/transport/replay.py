@@ -192,7 +192,7 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         self._by_url: defaultdict[tuple[str, str], list[tuple[_Key, bool]]] = defaultdict(list)
         for known in self._answers:
             if known[0].method == "GET":
-                self._by_url[known[0].url, known[0].accept].append(known)
+                self._by_url[scrub_url(known[0].url), known[0].accept].append(known)
         self._given: defaultdict[tuple[_Key, bool], int] = defaultdict(int)
         self._lock = threading.Lock()
 

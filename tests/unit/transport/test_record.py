@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import yaml
+from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import distsdk
+from distsdk.errors import hide
 from distsdk.remotes.registry import RegistryRemote
-from distsdk.testing import Cut, Redirect, Registry, Status
+from distsdk.testing import Cut, Redirect, Registry, Request, Response, Status
 from distsdk.transport.record import Recorder, scrub_body, scrub_response_headers, scrub_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 LAYER = gzip.compress(os.urandom(300_000), mtime=0)
@@ -273,6 +275,12 @@ def test_login_by_a_form(tmp_path: Path) -> None:
         (200, b'{"expires_in": 1, "access_token" : "planted'),
         (400, b'{"refresh_token": "planted", "errors": []}'),
         (403, b"<Error><StringToSign>planted</StringToSign></Error>"),
+        (
+            400,
+            b'{"errors": [{"message": "no https://h.example/x?sig=planted", "detail": {"a": ["/b?t=planted"]}}]}',
+        ),
+        (500, b'["https://planted:planted@h.example/x"]'),
+        (403, b'{"/x?sig=planted": 1}'),
         (307, b'<a href="https://cdn.example/x?X-Amz-Signature=planted">Temporary Redirect</a>'),
         (200, b'{"token": "planted", "more": "' + b"x" * 100_000 + b'"}'),
     ],
@@ -312,6 +320,63 @@ def test_headers() -> None:
         "WWW-Authenticate": 'Bearer realm="https://auth.example/token",service="s"',
         "Content-Type": "text/plain",
     } == scrub_response_headers(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("Bearer realm=https://auth.example/token?key=planted,service=s", "Bearer"),
+        (
+            'Bearer realm="https://u:planted@a.example/t",service=s,x=planted',
+            'Bearer realm="https://a.example/t",service="s"',
+        ),
+        (
+            'bearer scope="a b",realm="https://auth.example/t", x="planted"',
+            'Bearer realm="https://auth.example/t",scope="a b"',
+        ),
+        ("Negotiate planted==", "Negotiate"),
+        ('Basic realm="a \\"b\\" c"', 'Basic realm="a \\"b\\" c"'),
+        ('Basic realm="x", Bearer realm="https://auth.example/planted-1234567890?a"', None),
+    ],
+)
+def test_challenges(said: str, kept: str | None) -> None:
+    """Of a challenge the parameters stay that a client reads; an unquoted URL, which none can read, does not."""
+    hide("planted-1234567890")
+    [scrubbed] = scrub_response_headers({"WWW-Authenticate": said}).values()
+    assert (kept or 'Basic realm="x", Bearer realm="https://auth.example/REDACTED"') == scrubbed
+    assert {"WWW-Authenticate": scrubbed} == scrub_response_headers({"WWW-Authenticate": scrubbed})
+
+
+def test_signed_paths(tmp_path: Path) -> None:
+    """A signature in a path is not kept, whichever it is; redirects to it are played, each to its own blob."""
+    signatures = [hashlib.sha512(str(number).encode()).hexdigest()[:40] for number in range(2)]
+
+    @frozen
+    class Signed:
+        def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+            name = request.path.rpartition("/")[2]
+            if "/blobs/" in request.path:
+                number = 0 if name == str(layers[0].digest) else 1
+                return Response(307, (("Location", f"/storage/{signatures[number]}/{number}"),))
+            if request.path.startswith("/storage/"):
+                return Response(200, (), (memoryview([LAYER, b"second"][int(name)]),))
+            return respond(request)
+
+    with Registry() as registry:
+        registry.add_image("team/app", "1", layers=[LAYER, b"second"])
+        locator = registry.locator("team/app")
+        seen = distsdk.connect(locator)
+        assert isinstance(seen, RegistryRemote)
+        layers = seen.manifest("1").layers
+        registry.fault(Signed())
+        with distsdk.record(tmp_path / "kept"):
+            remote = distsdk.connect(locator)
+            assert [LAYER, b"second"] == [remote.fetch(layer).read() for layer in layers]
+    for signature in signatures:
+        assert signature.encode() not in in_files(tmp_path / "kept")
+    with distsdk.replay(tmp_path / "kept"):
+        remote = distsdk.connect(locator)
+        assert [LAYER, b"second"] == [remote.fetch(layer).read() for layer in layers]
 
 
 @given(

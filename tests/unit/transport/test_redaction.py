@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import logging
 import pickle
+import secrets
 import traceback
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsdk.errors import DistError, Unreachable, redact
+import distsdk
+from distsdk import errors
+from distsdk.errors import DistError, DistWarning, Unreachable, hide, masked, redact
 from distsdk.testing import Registry, Stall
+from distsdk.transport.credentials import Credentials
 from distsdk.transport.hosts import Hosts
 from distsdk.transport.http import Limits, Timeouts
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+    from pathlib import Path
 
     from tests.unit.transport.conftest import Ask, Asked, MakeTransport, Reply, Serve
 
@@ -193,7 +203,7 @@ def test_a_proxys_password_is_not_in_the_error(transport: MakeTransport, ask: As
 def test_nothing_secret_is_logged(
     serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The debug log tells every request, and neither tokens nor signatures."""
+    """The debug logs of distsdk and of urllib3 have every request, and neither tokens nor signatures."""
 
     def answer(asked: Asked, stream: socket.socket) -> bool:
         if asked.target.startswith("/token"):
@@ -208,11 +218,12 @@ def test_nothing_secret_is_logged(
 
     peer = serve(answer)
     shared = transport(peer.url)
-    with caplog.at_level(logging.DEBUG, logger="distsdk"):
+    with caplog.at_level(logging.DEBUG):
         ask(shared)
+    assert {"distsdk", "urllib3"} <= {record.name.partition(".")[0] for record in caplog.records}
+    assert SECRET not in "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
     own = [record for record in caplog.records if record.name.startswith("distsdk")]
     assert [401, 200, 307, 200] == [int(record.getMessage().rpartition(" ")[2]) for record in own]
-    assert SECRET not in "".join(f"{record.getMessage()} {vars(record)}" for record in own)
     assert SECRET not in f"{shared!r} {vars(shared)!r}"
 
 
@@ -225,3 +236,127 @@ def test_a_refused_token_is_not_in_the_error(transport: MakeTransport, ask: Ask)
             ask(transport(registry.url, timeouts=Timeouts(1, 1, 1)))
         [token] = {r.headers["Authorization"].split(" ")[1] for r in registry.requests if "Authorization" in r.headers}
     assert token not in told(caught.value) + everything(caught.value)
+
+
+# Paths that may be signed
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/downloads/AF2bZyhgR0mYBWhRhbBqwUVPGRdL51FcYGlnbIPo_x", "/downloads/REDACTED"),
+        ("/eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl/blob", "/REDACTED/blob"),
+        ("/secure/q3fY0zT1kJ8wXv9LhB2s7A/1700000000/x", "/secure/REDACTED/1700000000/x"),
+        ("/x/d41d8cd98f00b204e9800998ecf8427e/y", "/x/REDACTED/y"),
+        ("/x/a;sig=pl4nted-1/y", "/x/REDACTED/y"),
+        (f"/registry-v2/docker/registry/v2/blobs/sha256/ab/{'a1' * 32}/data", None),
+        (f"/ghcr1/blobs/sha256:{'a1' * 32}", None),
+        (f"/v2/library/redis/manifests/{'a1b2' * 10}", None),
+        (f"/v2/a1b2c3d4e5f6a1b2c3d4e5f6/x/blobs/sha256:{'a1' * 32}", None),
+        (f"/x/{'a1' * 32}/y", "/x/REDACTED/y"),
+        ("/datasets/DistributionManifestV2Schema1/index.json", None),
+        ("/redis-7.2.4-1748304052123-amd64-20240115/containerregistryapplication", None),
+    ],
+)
+def test_signed_paths_are_redacted(path: str, shown: str | None) -> None:
+    """Segments of random text are left out; digests, names and the paths of the API stay."""
+    assert f"https://h.example{shown or path}" == redact(f"https://h.example{path}")
+
+
+@pytest.mark.parametrize("size", [20, 24, 32, 48, 64])
+def test_a_random_segment_is_redacted(size: int) -> None:
+    """Base64 and hex of random bytes are recognised as signatures."""
+    for number in range(200):
+        signature = hashlib.sha512(str(number).encode()).digest()[:size]
+        for text in (base64.urlsafe_b64encode(signature).decode().rstrip("="), signature.hex()):
+            assert "https://h.example/x/REDACTED/y" == redact(f"https://h.example/x/{text}/y")
+
+
+# Secrets that a server repeats
+
+
+def test_hidden_secrets_are_masked() -> None:
+    """A secret is masked in any case, percent-encoded, cut off, and in the midst of text."""
+    secret = "Hidden+Token/1234567890=="
+    assert secret == masked(secret)
+    hide(secret)
+    for text in (secret, secret.lower(), secret.upper(), quote(secret, safe=""), secret[:18]):
+        assert "a REDACTED." == masked(f"a {text}.")
+    assert "xREDACTEDy REDACTED" == masked(f"x{secret}y {secret}")
+    assert "\u0130 REDACTED" == masked(f"\u0130 {secret}")
+    assert "REDACTED" == str(Unreachable(secret)) == str(DistWarning(secret))
+
+
+@pytest.mark.parametrize("word", ["", "a", "abc1234", "registry", "documents", "fifteen-letters"])
+def test_ordinary_words_are_not_masked(word: str) -> None:
+    """What is too short for a secret, or has no digit and is not long, stays."""
+    hide(word)
+    assert word == masked(word)
+
+
+def test_hidden_secrets_are_bounded() -> None:
+    """The newest secrets are masked, of any number."""
+    for number in range(2000):
+        hide(f"a-token-with-number-{number:08}")
+    assert len(errors._hidden) <= errors._MOST_HIDDEN
+    assert "REDACTED" == masked("a-token-with-number-00001999")
+
+
+REPEATS: dict[str, Callable[[str], tuple[int, dict[str, str], str]]] = {
+    "message": lambda said: (403, {}, json.dumps({"errors": [{"code": "X", "message": f"not {said}"}]})),
+    "cut message": lambda said: (403, {}, json.dumps({"errors": [{"message": "x" * 280 + said}]})),
+    "code": lambda said: (404, {}, json.dumps({"errors": [{"code": said}]})),
+    "detail": lambda said: (500, {}, json.dumps({"errors": [{"code": "X", "detail": {said: [said]}}]})),
+    "challenge": lambda said: (401, {"WWW-Authenticate": f'{said} realm="x"'}, ""),
+    "realm": lambda said: (401, {"WWW-Authenticate": f'Bearer realm="ftp://h.example/{quote(said)}"'}, ""),
+    "redirect": lambda said: (307, {"Location": f"ftp://h.example/{quote(said)}"}, ""),
+    "redirect within": lambda said: (307, {"Location": f"/{quote(said)}"}, ""),
+    "redirect with a query": lambda said: (307, {"Location": f"/x?{quote(said)}&n={quote(said)}"}, ""),
+    "media type": lambda said: (200, {"Content-Type": f"application/{said.replace(' ', '').rstrip('=')}"}, "{}"),
+    "warning": lambda said: (200, {"Warning": f'299 - "{said}"'}, "{"),
+}
+
+
+@pytest.mark.parametrize("how", REPEATS)
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_a_login_that_a_server_repeats_is_masked(
+    serve: Serve,
+    reply: Reply,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+    scheme: str,
+    how: str,
+) -> None:
+    """The Authorization header or its token in a response is in no message, warning, log, pickle or cassette."""
+    token = f"planted.{secrets.token_hex(20)}"
+    password = f"planted-{secrets.token_hex(8)}"
+    seen: list[str] = []
+
+    def answer(asked: Asked, stream: socket.socket) -> bool:
+        authorization = asked.headers.get("authorization", "")
+        if asked.target.startswith("/token"):
+            stream.sendall(reply(200, json.dumps({"token": token}).encode()))
+        elif not authorization.startswith(scheme):
+            realm = f'Bearer realm="{peer.url}/token"' if scheme == "Bearer" else 'Basic realm="x"'
+            stream.sendall(reply(401, WWW_Authenticate=realm))
+        else:
+            seen.append(authorization.rpartition(" ")[2])
+            status, headers, body = REPEATS[how](authorization)
+            stream.sendall(reply(status, body.encode(), **headers))
+        return True
+
+    peer = serve(answer)
+    login = Credentials(username="ann", password=password)
+    with caplog.at_level(logging.DEBUG), distsdk.record(tmp_path / "kept"):
+        remote = distsdk.connect(f"{peer.host}/x", credentials=login, retry=distsdk.Retry(attempts=1))
+        with pytest.raises(DistError) as caught:
+            remote.fetch("1")
+    assert seen
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file())
+    logged = "".join(record.getMessage() for record in caplog.records)
+    warned = "".join(str(warning.message) for warning in recwarn)
+    shown = told(caught.value) + everything(caught.value) + logged + warned + kept.decode()
+    for secret in {*seen, password}:
+        for start in (secret[:12], quote(secret[:12], safe="")):
+            assert start.lower() not in shown.lower()

@@ -243,6 +243,7 @@ def test_a_tunnel_carries_the_whole_conversation(
 
     proxy = serve(relay)
     proxies.setenv("HTTPS_PROXY", proxy.url)
+    proxies.setattr("distsdk.transport.hosts.is_loopback", lambda _: False)
     assert RAW == ask(transport(registry.url, hosts=Hosts.from_environment(ca_file=authority.file)))
     assert [("CONNECT", registry.host)] == [(asked.method, asked.target) for asked in proxy.asked]
     assert "authorization" not in proxy.asked[0].headers
@@ -368,13 +369,32 @@ def test_a_proxy_that_opens_no_tunnel(
     assert "registry.invalid" not in str(caught.value)
 
 
-def test_each_scheme_has_its_own_proxy(
-    proxies: pytest.MonkeyPatch, proxy: Peer, peer: Peer, transport: MakeTransport, ask: Ask
-) -> None:
+def test_each_scheme_has_its_own_proxy(proxies: pytest.MonkeyPatch) -> None:
     """A proxy for https is not asked for http."""
-    proxies.setenv("HTTPS_PROXY", proxy.url)
-    assert RAW == ask(transport(peer.url, hosts=Hosts.from_environment()))
-    assert proxy.asked == []
+    proxies.setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
+    assert {} == Hosts.from_environment().proxies_for("http", "registry.invalid", 80)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]"])
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"])
+def test_loopback_hosts_have_no_proxy(proxies: pytest.MonkeyPatch, host: str, variable: str) -> None:
+    """Whatever the variables say, this machine is asked directly, on any port."""
+    proxies.setenv(variable, "http://proxy.invalid:3128")
+    for scheme in ("http", "https"):
+        assert {} == Hosts.from_environment().proxies_for(scheme, host, 5000)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_a_login_for_a_loopback_host_goes_to_no_proxy(proxies: pytest.MonkeyPatch, proxy: Peer, name: str) -> None:
+    """A registry on this machine gets its login although ``HTTP_PROXY`` names a proxy, which sees no request."""
+    proxies.setenv("HTTP_PROXY", proxy.url)
+    with Registry(auth="basic", logins={"ann": "pl4nted"}) as registry:
+        registry.add_image("x", "1")
+        host = registry.host.replace("127.0.0.1", name)
+        remote = distsdk.connect(f"{host}/x", credentials=Credentials(username="ann", password="pl4nted"))
+        remote.fetch("1")
+        assert 1 == len(registry.authorizations)
+    assert [] == proxy.asked
 
 
 @pytest.mark.parametrize(
