@@ -312,7 +312,9 @@ class Transport:
         self._pools = pools or HostPools()
         self._pool_key = endpoint, hosts, realms, login_key, self._given
         # A token is asked for within the time-outs of the transport that has it made.
-        self._tokens_key = repository, host, self.timeouts, limits
+        # A recording has every challenge and token of its remotes, whatever this process was given before.
+        unshared = None if self._recorder is None else object()
+        self._tokens_key = repository, host, self.timeouts, limits, unshared
         self._processes: dict[int, _Process] = {}
         self._proxies: dict[Origin, dict[str, str]] = {}
 
