@@ -24,7 +24,7 @@ from distsdk.ranges import ByteStream as ByteStream  # noqa: PLC0414 - part of w
 
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from _typeshed import WriteableBuffer
 
@@ -39,6 +39,9 @@ FIRST_RANGE = 64 * 1024
 
 #: A seek this many bytes forward reads on: cheaper than a new request.
 SKIP_RATHER_THAN_ASK = 128 * 1024
+
+#: Bytes of a blob whose stream shows a bar where that is asked for.
+_WORTH_A_BAR = 1024 * 1024
 
 Trust = Literal["verified", "chunk-verified", "unverified"]
 
@@ -169,7 +172,7 @@ class Blob(Shown):
         if self._media_type is None:
             self._media_type = stat.media_type or OCTET_STREAM
 
-    def stream(self, *, connections: int | None = None) -> Iterator[bytes]:
+    def stream(self, *, connections: int | None = None, progress: bool = False) -> Iterator[bytes]:
         """Yield the bytes as they arrive, from the first to the last.
 
         Memory stays constant. The verdict comes after the last chunk, as an exception or as none: whatever was done
@@ -179,6 +182,7 @@ class Blob(Shown):
             connections: How many at once, from 1 to 64. By default one, and more, up to eight, while it is the network
                 that is waited for and more of them are faster; a blob of less than 32 MiB has one. Several read ranges
                 and hold up to 80 MiB in memory; where the source gives no ranges, one connection goes on alone.
+            progress: Show a bar if stderr is a terminal and the blob has at least 1 MiB. May cost a request, as `size`.
 
         Yields:
             Chunks of at least one byte and at most `CHUNK_SIZE`, 2 MiB.
@@ -191,11 +195,20 @@ class Blob(Shown):
             ValueError: At once, for an impossible number of connections.
         """
         _check_connections(connections)
-        return self._stream_once(connections)
+        return self._stream_once(connections, progress=progress)
 
-    def _stream_once(self, connections: int | None) -> Iterator[bytes]:
+    def _stream_once(self, connections: int | None, *, progress: bool) -> Iterator[bytes]:
+        verifier = _Verifier(self.digest)
+        if progress and self._size is None:
+            self._ask()
+        shown = progress and (self._size is None or self._size >= _WORTH_A_BAR)
+        bar = progress_bar(lambda: f"{self.digest}"[:19], lambda: self._size, shown=shown)
         try:
-            yield from self._stream(_Verifier(self.digest), connections)
+            with bar as at, contextlib.closing(self._stream(verifier, connections)) as chunks:
+                at(0)
+                for chunk in chunks:
+                    yield chunk
+                    at(verifier.count)
         except IntegrityError:
             self.distrust()
             raise
@@ -230,7 +243,7 @@ class Blob(Shown):
         distrust = getattr(self._source, "distrust", None)
         return distrust is not None and distrust()
 
-    def _stream(self, verifier: _Verifier, connections: int | None) -> Iterator[bytes]:
+    def _stream(self, verifier: _Verifier, connections: int | None) -> Generator[bytes, None, None]:
         """Yield what follows on the bytes that the verifier has seen."""
         if self._size is None and (connections or 1) > 1:
             self._ask()
@@ -788,13 +801,18 @@ def progress_bar(
     def at(count: int) -> None:
         nonlocal bar
         if bar is None:
+            whole = total()
+            # tqdm scales numbers by 1024 but leaves the unit off the first two: 3.1MiB/28.2MiB.
+            done, limits = ("", "") if whole is None else ("{percentage:3.0f}%|{bar}| ", "/{total_fmt}{unit}")
+            left = "{elapsed}, {rate_fmt}" if whole is None else "{elapsed}<{remaining}, {rate_fmt}"
             bar = tqdm(
                 desc=name(),
-                total=total(),
+                total=whole,
                 initial=count,
-                unit="B",
+                unit="iB",
                 unit_scale=True,
                 unit_divisor=1024,
+                bar_format=f"{{desc}}: {done}{{n_fmt}}{{unit}}{limits} [{left}]",
                 disable=None,
             )
         bar.update(count - bar.n)

@@ -533,6 +533,17 @@ def _flush() -> None:
         raise End(_CLOSED_PIPE) from None
 
 
+def shows_progress(*, stdout: bool = False) -> bool:
+    """Whether the command shows bars: not with ``--quiet``, and on a terminal only.
+
+    Args:
+        stdout: The command writes data to stdout, so that no bar is shown if that is the terminal.
+    """
+    if option("quiet") or sys.stderr is None or not sys.stderr.isatty():
+        return False
+    return not (stdout and sys.stdout.isatty())
+
+
 def terminal_width() -> int:
     """Return the columns of the terminal that stdout is, 0 where it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0

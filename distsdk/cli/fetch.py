@@ -25,6 +25,7 @@ from distsdk.cli.app import (
     read_locator,
     read_reference,
     say,
+    shows_progress,
     without_scheme,
     write,
 )
@@ -107,7 +108,11 @@ def fetch(
         raise click.UsageError("- goes with a locator, without tag or digest: distsdk fetch LOCATOR -")
     if jobs is not None or output is not None:
         raise click.UsageError("--jobs and --output go with -, which reads objects from stdin")
-    for chunk in connect(locator).fetch(wanted, *hints, *platform_hint(platform)).stream(connections=connections):
+    for chunk in (
+        connect(locator)
+        .fetch(wanted, *hints, *platform_hint(platform))
+        .stream(connections=connections, progress=shows_progress(stdout=True))
+    ):
         write(chunk)
 
 

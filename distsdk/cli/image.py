@@ -24,6 +24,7 @@ from distsdk.cli.app import (
     option,
     read_reference,
     say,
+    shows_progress,
     terminal_width,
     write,
     write_line,
@@ -83,9 +84,11 @@ def _near_files(image: Image, path: str) -> Iterator[None]:
         raise
 
 
-def _reading() -> Callable[[Layer, int], None]:
-    """Return what says that a whole layer is read, once, before it is."""
+def _reading() -> bool | Callable[[Layer, int], None]:
+    """Return what shows that a whole layer is read: a bar on a terminal, else one line before it is."""
     quiet = option("quiet")  # layers are read in threads, which have no context
+    if shows_progress():
+        return True
 
     def tell(layer: Layer, count: int) -> None:
         if not count and not quiet:
@@ -414,7 +417,8 @@ def unpack(*, ref: str, directory: str, platform: str | None, devices: bool, dry
     interrupted leaves the file .distsdk-unpacking in DIRECTORY; the next one starts over.
     """
     more: dict[str, Any] = {"at": _write_name} if dry_run else {}
-    _image(read_reference(ref), platform).unpack(directory, devices=devices, dry_run=dry_run, **more)
+    image = _image(read_reference(ref), platform)
+    image.unpack(directory, devices=devices, dry_run=dry_run, progress=not dry_run and shows_progress(), **more)
 
 
 @main.command(example="distsdk apply rootfs < layer.tar.gz")
@@ -433,7 +437,8 @@ def apply(*, directory: str, diff_id: str | None, devices: bool, dry_run: bool) 
     expected = None if diff_id is None else distsdk.Digest.parse(diff_id)
     with io.FileIO(sys.stdin.fileno(), closefd=False) as stdin:
         more: dict[str, Any] = {"at": _write_name} if dry_run else {}
-        distsdk.apply(directory, stdin, diff_id=expected, devices=devices, dry_run=dry_run, **more)
+        progress = not dry_run and shows_progress()
+        distsdk.apply(directory, stdin, diff_id=expected, devices=devices, dry_run=dry_run, progress=progress, **more)
 
 
 def _write_name(member: Any) -> None:  # noqa: ANN401 - a Member

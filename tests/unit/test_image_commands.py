@@ -126,8 +126,10 @@ class Run:
         assert "Traceback" not in line
         return ended.returncode, line
 
-    def on_terminal(self, *arguments: str | Path, columns: int = 80, stdin: bytes = b"") -> tuple[int, str]:
-        """Return the code of a command whose stdout and stderr are a terminal, and what it shows."""
+    def on_terminal(
+        self, *arguments: str | Path, columns: int = 80, stdin: bytes = b"", output: Path | None = None
+    ) -> tuple[int, str]:
+        """Return the code of a command whose stderr is a terminal, and its stdout if no file is, and what it shows."""
         import fcntl
         import pty
         import struct
@@ -135,9 +137,13 @@ class Run:
 
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        with subprocess.Popen(
-            [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, env=self.variables
-        ) as process:
+        stdout = contextlib.nullcontext(theirs) if output is None else output.open("wb")
+        with (
+            stdout as out,
+            subprocess.Popen(
+                [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=out, stderr=theirs, env=self.variables
+            ) as process,
+        ):
             os.close(theirs)
             assert process.stdin is not None
             process.stdin.write(stdin)
@@ -286,6 +292,53 @@ def test_a_missing_file_names_near_ones(run: Run, registry: Registry, ref: str) 
         code, said = run.refused(*arguments)
         assert (3, True) == (code, said.endswith("is not there; near names: passwd"))
     assert "near" not in run.refused("cat", ref, "/nothing/at/all")[1]
+
+
+# Progress
+
+
+@posix
+def test_progress_is_shown_on_a_terminal(run: Run, registry: Registry, ref: str, tmp_path: Path) -> None:
+    """Bytes of fetch, unpack, apply and of the first pass over a layer, in binary units."""
+    blob = registry.add_blob("x", NOISE)
+    file = tmp_path / "blob"
+    code, shown = run.on_terminal("fetch", registry.locator("x"), str(blob.digest), output=file)
+    assert (0, NOISE) == (code, file.read_bytes())
+    assert f"{blob.digest}"[:19] in shown
+    assert "2.86MiB/2.86MiB" in shown
+    code, shown = run.on_terminal("unpack", ref, str(tmp_path / "root"))
+    assert (0, True) == (code, "2.86MiB/2.86MiB" in shown)
+    code, shown = run.on_terminal("apply", str(tmp_path / "root"), stdin=LOWER)
+    assert (0, True) == (code, "2.86MiB" in shown)
+    code, shown = run.on_terminal("ls", ref)
+    assert 0 == code
+    assert "layer 0: 100%" in shown
+    assert shown.endswith("bin\r\ndev\r\netc\r\nrun\r\nsrv\r\nusr\r\n")
+    assert "layer" not in run.on_terminal("ls", ref)[1]  # it is known now
+
+
+@posix
+def test_progress_needs_a_terminal(run: Run, registry: Registry, ref: str, tmp_path: Path) -> None:
+    """With ``--quiet``, without a terminal, and for data that goes to the terminal there is no bar."""
+    blob = registry.add_blob("x", b"a" * 2_000_000)
+    fetch = ("fetch", registry.locator("x"), str(blob.digest))
+    assert (0, "") == run.on_terminal(*fetch, "--quiet", output=tmp_path / "blob")
+    assert (0, "a" * 2_000_000) == run.on_terminal(*fetch)
+    assert (0, "") == run.on_terminal("unpack", ref, str(tmp_path / "root"), "--quiet")
+    assert (0, "") == run.on_terminal("apply", str(tmp_path / "root"), "--quiet", stdin=LOWER)
+    assert "layer" not in run.on_terminal("ls", ref, "--quiet")[1]
+    for arguments, stdin in (
+        (fetch, b""),
+        (("unpack", ref, str(tmp_path / "other")), b""),
+        (("apply", str(tmp_path / "other")), LOWER),
+    ):
+        assert b"iB" not in run_command(*arguments, stdin=stdin, variables=run.variables).stderr
+
+
+@posix
+def test_a_small_object_shows_no_progress(run: Run, ref: str, tmp_path: Path) -> None:
+    """A manifest is written without a bar."""
+    assert (0, "") == run.on_terminal("fetch", ref, output=tmp_path / "manifest")
 
 
 # inspect
