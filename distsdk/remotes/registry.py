@@ -850,7 +850,7 @@ def _pages(
         LimitExceeded: There are more than `Limits.pages`, or one has more bytes than `Limits.document`.
     """
 
-    def get(transport: Transport, path: str, patience: Patience | None) -> tuple[Answer, bytes]:
+    def get(transport: Transport, path: str, patience: Patience) -> tuple[Answer, bytes]:
         return transport.document(
             path,
             scope=scope,
@@ -871,7 +871,8 @@ def _pages(
             return transport, *get(transport, whole, patience)
 
     limits = endpoints.limits
-    transport, answer, raw = endpoints.first(capability, first)
+    patience = Patience(endpoints.retry)
+    transport, answer, raw = endpoints.first(capability, first, patience)
     seen: set[str] = set()
     linked = False
     while True:
@@ -890,7 +891,7 @@ def _pages(
             message = f"more pages of {what} than the limit of {limits.pages}"
             raise LimitExceeded(message, limit=limits.pages)
         try:
-            answer, raw = get(transport, url, None)
+            answer, raw = get(transport, url, patience.renewed())
         except RegistryError as error:
             if linked or error.status not in _REFUSALS:
                 raise

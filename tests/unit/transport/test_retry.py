@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from distsdk.remotes.registry import RegistryRemote
+    from distsdk.testing import Request, Response
     from tests.unit.transport.conftest import Ask, Authority, MakeTransport
 
 KIB = 1024
@@ -437,6 +438,31 @@ def test_waits_add_up_to_a_limit(registry: Registry, pauses: list[float]) -> Non
     with pytest.raises(RegistryError, match="503 Service Unavailable; try again in 45 seconds"):
         get_blob(connect(registry, timeouts=Timeouts(5, 5, 100)))
     assert (2, [45]) == (registry.count(), pauses)
+
+
+class BusyPages:
+    """Each page but the first is asked for twice: the first request gets a 503."""
+
+    def __init__(self) -> None:
+        self._asked: set[str] = set()
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Answer, or refuse."""
+        if "last=" not in request.query or request.query in self._asked:
+            return respond(request)
+        self._asked.add(request.query)
+        return Status(503, headers={"Retry-After": "40"}).answer(request, respond)
+
+
+def test_waits_of_one_listing_add_up(pauses: list[float]) -> None:
+    """All pages of a listing share one limit."""
+    with Registry(page_size=1) as registry:
+        for number in range(3):
+            registry.add_manifest("x", RAW, OCI_MANIFEST, tags=[str(number)])
+        registry.fault(BusyPages())
+        with pytest.raises(RegistryError, match="try again in 40 seconds"):
+            list(connect(registry, timeouts=Timeouts(5, 5, 100)).tags())
+    assert [40] == pauses
 
 
 def test_limit_of_waits_is_a_value(registry: Registry, pauses: list[float]) -> None:
