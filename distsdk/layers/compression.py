@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 #: Bytes handed out at a time, at most: of 256 KiB to 4 MiB, 2 MiB was the fastest where threads pass them on.
 STEP = 2 * 1024 * 1024
 
-#: Packed bytes given to a decompressor at a time: it copies what it has not yet used whenever it returns.
+#: Packed bytes given to a decompressor at a time, at most: it copies what it has not yet used whenever it returns …
 _SLICE = 512 * 1024
+#: … and of a member or frame that begins. Doubled as it goes on, so that what is copied at its end is no more than it
+#: had itself, and members of few bytes cost few.
+FIRST_SLICE = 256
 
 #: Bytes from the beginning of a layer that tell how it is packed.
 MAGIC_SIZE = 4
@@ -29,6 +32,9 @@ _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 #: https://www.rfc-editor.org/rfc/rfc8878#section-3.1.2: of the first byte, the lower four bits are anything.
 _SKIPPABLE = b"\x2a\x4d\x18"
+
+#: Bytes of the header of a zstd frame, at most: https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1
+_MAX_FRAME_HEADER = 18
 
 #: Bytes of a member's header, footer and window bits included: gzip, not zlib or raw deflate.
 _GZIP_WINDOW_BITS = 31
@@ -188,7 +194,7 @@ class _Inflater(Protocol):
     def unused_data(self) -> bytes: ...
     @property
     def unconsumed_tail(self) -> bytes: ...
-    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes: ...
+    def decompress(self, data: memoryview, max_length: int, /) -> bytes: ...
 
 
 class _Zlib(Protocol):
@@ -213,23 +219,26 @@ def _zlib() -> _Zlib:
 def _gunzip(pieces: Iterator[memoryview]) -> Iterator[bytes]:
     zlib = _zlib()
     inflater = zlib.decompressobj(_GZIP_WINDOW_BITS)
+    size = FIRST_SLICE
     at = 0
     for piece in pieces:
-        data: bytes | memoryview = piece
+        left = piece
         output = b""
-        while data or len(output) == STEP:  # a full step may leave more in the decompressor than it has taken in
+        while left or len(output) == STEP:  # a full step may leave more in the decompressor than it has taken in
             if inflater.eof:
-                if not data:
+                if not left:
                     break
-                inflater = zlib.decompressobj(_GZIP_WINDOW_BITS)
+                inflater, size = zlib.decompressobj(_GZIP_WINDOW_BITS), FIRST_SLICE
+            given = left[:size]
             try:
-                output = inflater.decompress(data, STEP)
+                output = inflater.decompress(given, STEP)
             except zlib.error as error:
                 raise MalformedDocument(
                     f"a layer's gzip data is damaged, or followed by something else, between byte {at} and "
                     f"{at + len(piece)}: {error}"
                 ) from error
-            data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            left = left[len(given) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail) :]
+            size = min(2 * size, _SLICE)
             if output:
                 yield output
         at += len(piece)
@@ -244,19 +253,23 @@ def _unzstd(pieces: Iterator[memoryview], window: int) -> Iterator[bytes]:
         from backports import zstd
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: min(31, max(10, window.bit_length() - 1))}
     frame: zstd.ZstdDecompressor | None = None
-    head = b""  # of a frame, as long as it is not all there
+    begun = b""  # the header of a frame, as long as it is not all there
+    size = FIRST_SLICE
     at = 0
     for piece in pieces:
-        data: bytes | memoryview = piece
-        while data:
+        left = piece
+        while left:
             if frame is None:
-                head += bytes(data)
+                head = begun + bytes(left[: _MAX_FRAME_HEADER - len(begun)])
                 if not _has_frame_header(head, at, window):
+                    begun = head
                     break
-                frame, data, head = zstd.ZstdDecompressor(options=options), head, b""
+                frame, size = zstd.ZstdDecompressor(options=options), FIRST_SLICE
+                frame.decompress(begun, STEP)
+                begun = b""
+            given = left[:size]
             try:
-                output = frame.decompress(data, STEP)
-                data = b""
+                output = frame.decompress(given, STEP)
                 while output:
                     yield output
                     output = b"" if frame.eof or frame.needs_input else frame.decompress(b"", STEP)
@@ -264,10 +277,12 @@ def _unzstd(pieces: Iterator[memoryview], window: int) -> Iterator[bytes]:
                 raise MalformedDocument(
                     f"a layer's zstd data is damaged between byte {at} and {at + len(piece)}: {error}"
                 ) from error
+            left = left[len(given) - len(frame.unused_data) if frame.eof else len(given) :]
+            size = min(2 * size, _SLICE)
             if frame.eof:
-                data, frame = frame.unused_data, None
+                frame = None
         at += len(piece)
-    if frame is not None or head or not at:
+    if frame is not None or begun or not at:
         raise _cut("zstd", at)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from distsdk.errors import LimitExceeded, MalformedDocument
+from distsdk.layers.compression import FIRST_SLICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,18 +98,22 @@ def inflate(span: Span, packed: bytes) -> bytes:
             length += _FIXED_BITS
         junk |= packed[0] >> (8 - span.bits) << length
         data = junk.to_bytes((length + span.bits) // 8, "little") + packed[1:]
-    parts, left = [], span.size
+    parts, wanted = [], span.size
+    left, size = memoryview(data), FIRST_SLICE
     try:
         window = zlib.decompress(span.window) if span.window else b""
         inflater, trailer = zlib.decompressobj(_RAW, zdict=window), _TRAILER
-        while left and data:
-            part = inflater.decompress(data, left)
+        while wanted and left:
+            given = left[:size]
+            part = inflater.decompress(given, wanted)
             parts.append(part)
-            left -= len(part)
-            if not inflater.eof:
-                break
-            data = inflater.unused_data[trailer:]
-            inflater, trailer = zlib.decompressobj(_GZIP), 0  # takes header and trailer itself
+            wanted -= len(part)
+            left = left[len(given) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail) :]
+            size *= 2
+            if inflater.eof:
+                left = left[trailer:]
+                # The next ones take header and trailer themselves.
+                inflater, trailer, size = zlib.decompressobj(_GZIP), 0, FIRST_SLICE
     except zlib.error as error:
         raise ValueError(str(error)) from error
     return b"".join(parts)
@@ -190,18 +195,22 @@ class Gunzip:
                     hashed = at
                     bits = flags & _BITS_LEFT
                     self._begin(bits, packed[at - 1 : at] if at else last, _window(library, stream))
-                if not stream.avail_out or (ended and stream.avail_out < _STEP):
-                    yield self._checked(output.raw[: _STEP - stream.avail_out])
+                if not stream.avail_out:
+                    self._check()
+                    yield output.raw
                     stream.next_out, stream.avail_out = ctypes.addressof(output), _STEP
                 elif code == _Z_BUF_ERROR or not stream.avail_in:
                     # Nothing is left to be taken. (With room for output, zlib holds nothing back.)
                     break
+            self._check()
             self._hasher.update(packed[hashed:])
             last = packed[-1:]
         if not ended:
             message = f"a layer's gzip data ends after {self._taken} bytes, in the middle: it was cut"
             raise MalformedDocument(message)
         self._end(self._taken)
+        if stream.avail_out < _STEP:
+            yield output.raw[: _STEP - stream.avail_out]
 
     def _is_due(self) -> bool:
         return (
@@ -234,7 +243,7 @@ class Gunzip:
                 )
             )
 
-    def _checked(self, data: bytes) -> bytes:
+    def _check(self) -> None:
         if max(self._given - self._start, self._taken - self._packed_start) > MAX_SPAN:
             message = (
                 f"a layer's gzip data has a block larger than the limit of {MAX_SPAN} bytes: unpack the layer instead"
@@ -247,7 +256,6 @@ class Gunzip:
                 "limits=LayerLimits(ratio=…) if it is to be trusted",
                 limit=limits.ratio,
             )
-        return data
 
 
 class _Stream(ctypes.Structure):

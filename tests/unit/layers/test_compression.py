@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distsdk.errors import LimitExceeded, MalformedDocument
-from distsdk.layers import compression
-from distsdk.layers.compression import STEP, Compression, LayerLimits, compression_of, decompress, peek
+from distsdk.layers import compression, deflate
+from distsdk.layers.compression import FIRST_SLICE, STEP, Compression, LayerLimits, compression_of, decompress, peek
 from distsdk.model import media
 
 if sys.version_info >= (3, 14):
@@ -26,7 +26,7 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MIB = 1024 * 1024
 PLAIN, GZIP, ZSTD = Compression.PLAIN, Compression.GZIP, Compression.ZSTD
@@ -168,6 +168,87 @@ def test_skippable_frames_are_skipped() -> None:
     assert b"ab" == unpack(packed, ZSTD, *range(60))
     with pytest.raises(MalformedDocument, match="it was cut"):
         unpack(packed[:-1], ZSTD)
+
+
+# Many members or frames
+
+
+class Counted:
+    """A decompressor that counts the bytes given to it: it copies what it does not use of them."""
+
+    given = 0
+
+    def __init__(self, decompressor: Any) -> None:  # noqa: ANN401 - of three kinds
+        self._decompressor = decompressor
+
+    def decompress(self, data: bytes | memoryview, *limit: int) -> bytes:
+        """Decompress as the decompressor does."""
+        Counted.given += len(data)
+        output: bytes = self._decompressor.decompress(data, *limit)
+        return output
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._decompressor, name)
+
+
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return the bytes given to decompressors since the last call."""
+
+    class Zlib:
+        error = zlib.error
+
+        @staticmethod
+        def decompressobj(wbits: int, zdict: bytes = b"") -> Counted:
+            return Counted(zlib.decompressobj(wbits, zdict))
+
+        decompress = staticmethod(zlib.decompress)
+
+    decompressor = zstd.ZstdDecompressor
+    monkeypatch.setattr("distsdk.layers.compression._zlib", lambda: Zlib)
+    monkeypatch.setattr("distsdk.layers.deflate.zlib", Zlib)
+    monkeypatch.setattr(zstd, "ZstdDecompressor", lambda **options: Counted(decompressor(**options)))
+
+    def since() -> int:
+        found, Counted.given = Counted.given, 0
+        return found
+
+    since()
+    return since
+
+
+@pytest.mark.parametrize("part", [b"", b"x", TEXT[:2000]])
+@pytest.mark.parametrize("how", [GZIP, ZSTD])
+def test_members_and_frames_are_unpacked_in_linear_work(how: Compression, part: bytes, fed: Callable[[], int]) -> None:
+    """Of the bytes after a short member or frame, no more are copied than a fixed number and its own size."""
+    packed = pack(part, how)
+    number = 4000
+    assert part * number == b"".join(decompress([packed * number], how))
+    assert fed() <= number * (2 * len(packed) + FIRST_SLICE)
+
+
+def test_skippable_frames_are_skipped_in_linear_work(fed: Callable[[], int]) -> None:
+    """Of the bytes after a skippable frame, no more are copied than a fixed number."""
+    number = 20_000
+    assert b"" == unpack(skippable(b"") * number, ZSTD)
+    assert fed() <= number * (8 + FIRST_SLICE)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_span_of_many_members_is_read_in_linear_work(size: int, fed: Callable[[], int]) -> None:
+    """A span that is read again, with many short members, is copied no more than they are when all is unpacked."""
+    packed = pack(TEXT, GZIP)
+    rest = pack(b"x" * size, GZIP) * 4000
+    if not deflate.available():
+        pytest.skip("the system has no zlib that can be asked for places")
+    gunzip = deflate.Gunzip(LayerLimits())
+    chunks = list(gunzip.run([packed + rest]))
+    assert len(chunks) <= len(TEXT) // (64 * 1024) + 2  # no chunk for each member
+    fed()
+    (span,) = gunzip.spans
+    part = (packed + rest)[span.packed_start : span.packed_end]
+    assert b"".join(chunks)[span.start :] == deflate.inflate(span, part)
+    assert fed() <= 2 * len(packed) + len(rest) + 4000 * FIRST_SLICE
 
 
 # What is refused
