@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from distsdk.errors import Unsafe
+from distsdk.errors import MalformedDocument, Unsafe
 from distsdk.model.shown import Shown
 from distsdk.model.wording import quoted
 
@@ -73,6 +73,20 @@ class Member(Shown):
 def shown(path: bytes) -> str:
     """Return a name for a message: in quotes, escaped, and not too long."""
     return quoted(path.decode("utf-8", "backslashreplace"))
+
+
+def linked_nothing(member: Member) -> MalformedDocument:
+    """Return the error of a hard link whose target is missing."""
+    return _linked(member, "which is missing")
+
+
+def linked_directory(member: Member) -> MalformedDocument:
+    """Return the error of a hard link to a directory."""
+    return _linked(member, "which is a directory")
+
+
+def _linked(member: Member, what: str) -> MalformedDocument:
+    return MalformedDocument(f"a layer's entry {shown(member.path)} is a hard link to {shown(member.link)}, {what}")
 
 
 def inside(path: bytes) -> bytes:

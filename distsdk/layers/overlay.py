@@ -20,7 +20,7 @@ from attrs import define, frozen
 
 from distsdk.errors import LimitExceeded, MalformedDocument, NotFound, Unsafe
 from distsdk.layers.lock import Lock
-from distsdk.layers.member import Kind, Member, Role, inside, place, shown
+from distsdk.layers.member import Kind, Member, Role, inside, linked_directory, linked_nothing, place, shown
 from distsdk.model.shown import Shown
 from distsdk.model.wording import human_size, quoted
 
@@ -596,8 +596,6 @@ class _Tree:
             if before is not None and before.children is not None:
                 del siblings[name]
                 target = self._linked(member)  # unless it went with that folder
-            if target.children is not None:
-                raise _no_target(member)
             node.member, node.origin, node.hard_link = target.member, target.origin, True
         if before is not None and (before.children is not None or before.member.kind is Kind.SYMLINK):
             self._folders.clear()
@@ -607,8 +605,10 @@ class _Tree:
         path, _, name = inside(member.link).rpartition(b"/")
         folder = self._enter(path, make=False)
         target = None if folder is None or folder.children is None else folder.children.get(name)
+        if not name or (target is not None and target.children is not None):
+            raise linked_directory(member)
         if target is None:
-            raise _no_target(member)
+            raise linked_nothing(member)
         return target
 
     def _enter(self, path: bytes, *, make: bool) -> _Node | None:
@@ -661,12 +661,6 @@ class _Tree:
             node = owner[own]
             if not node.children and not (node.entry and node.layer == self._layer):
                 del owner[own]
-
-
-def _no_target(member: Member) -> MalformedDocument:
-    return MalformedDocument(
-        f"a layer's entry {shown(member.path)} is a hard link to {shown(member.link)}, which is not there"
-    )
 
 
 def _not_the_root() -> Unsafe:

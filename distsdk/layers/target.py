@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from attrs import define
 
 from distsdk.errors import DistError, LimitExceeded, MalformedDocument, Unsafe
-from distsdk.layers.member import Kind, Role, inside, place, shown
+from distsdk.layers.lookups import Lookups
+from distsdk.layers.member import Kind, Role, inside, linked_directory, linked_nothing, place, shown
 from distsdk.model.wording import human_size
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ _MAX_LINKS = 40
 #: Folders that are kept open. macOS allows a process 256 files.
 _MAX_OPEN = 128
 
-#: Paths whose real ones are remembered.
-_MAX_REMEMBERED = 64 * 1024
+#: Bytes of memory for paths whose real ones are remembered.
+_MAX_REMEMBERED = 16 * 1024 * 1024
 #: Bytes of the paths of all folders that are made: they get their times in the end. Links multiply them.
 _MAX_PATHS = 64 * 1024 * 1024
 
@@ -47,9 +48,12 @@ _OPEN = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 
 _ENTER = _OPEN | getattr(os, "O_PATH", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | _CLOEXEC
 
-#: What the system says where a file system has no extended attributes, or not this one, or not for this user; or where
-#: there is no /proc.
-_NO_XATTR = {errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.E2BIG, errno.ERANGE}
+#: What the system says where a file system has no extended attributes, not this one, not for this user, or no room for
+#: it (ext4 keeps them in one block, whatever is free); or where there is no /proc.
+_NO_XATTR = {
+    *(errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.E2BIG, errno.ERANGE),
+    *(errno.ENOSPC, errno.EDQUOT),
+}
 #: What overlayfs keeps for itself: a tree that is mounted as one of its layers would have them obeyed.
 _NEVER_SET = (b"user.overlay.", b"trusted.overlay.")
 
@@ -63,6 +67,18 @@ class _Folder(NamedTuple):
     times: tuple[int, int] | None = None
     xattrs: Mapping[bytes, bytes] | None = None
     merged: bool = False  # with one that was there, and may have attributes of its own
+
+
+class _Followed(NamedTuple):
+    """Among names to be looked up: the place where the target of a symbolic link ends.
+
+    Attributes:
+        link: The real path of the link.
+        before: Links that were followed before it.
+    """
+
+    link: bytes
+    before: int
 
 
 @define(eq=False)
@@ -99,12 +115,17 @@ class Target:
         self._marker: bytes | None = None  # what it will say
         self._open = {b"": root}  # by the real path: one without symbolic links
         self._real = {b"": b""}  # by the path that an entry names
+        self._links: dict[bytes, tuple[bytes, int]] = {}  # of links to folders, and how many they lead through
+        self._remembered = 0  # bytes of memory for them
         self._folders: dict[bytes, _Folder] = {}
         self._paths = 0  # bytes of the paths in there
         self._stale = False  # paths may lead elsewhere now
         #: Hashes of the real paths of what the layer has, which its own whiteouts leave alone. They are keyed, so that
         #: nobody finds two paths with the same one; by chance a file of a lower layer would stay.
         self._written: set[int] = set()
+        #: Likewise, the folders in which the layer's whiteouts find nothing any more: all in them is its own.
+        self._cleared: set[int] = set()
+        self._lookups = Lookups()
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -150,6 +171,7 @@ class Target:
     def next_layer(self) -> None:
         """Begin with a layer: what the one before wrote is lower now."""
         self._written.clear()
+        self._cleared.clear()
 
     def finish(self) -> None:
         """Give folders their owners, modes, attributes and times, and take the marker away."""
@@ -157,6 +179,7 @@ class Target:
         root = self._folders.pop(b"", None)
         # What is below comes first: a mode may keep its owner from entering.
         for path in sorted(self._folders, reverse=True):
+            self._lookups.allow(path)
             with suppress(FileNotFoundError, NotADirectoryError):  # it was replaced
                 folder = self._open_real(path)
                 try:
@@ -177,11 +200,12 @@ class Target:
 
         Raises:
             Unsafe: Its name, or that of what it links to, leads elsewhere.
-            MalformedDocument: It cannot be: it is below a file, or a hard link to something that is not there.
+            MalformedDocument: It cannot be: it is below a file, or a hard link to something missing or a directory.
             OSError: It cannot be written; ``filename`` is its path.
         """
         role, folder_path, name = place(member.path)
         self.check(member, role, name)
+        self._lookups.allow(member.path)
         if self._marker is not None:
             self._write_marker(self._marker)
         if self._stale:
@@ -202,12 +226,16 @@ class Target:
         """Refuse an entry that no directory can have.
 
         Raises:
-            Unsafe: It has the name of the marker, is a root that is no folder, or a hard link to what is elsewhere.
+            Unsafe: It has the name of the marker, or is a hard link to it or to what is elsewhere, or a root that is no
+                folder.
         """
         if role is not Role.ENTRY:
             return
-        if member.kind is Kind.HARD_LINK:
-            inside(member.link)
+        if member.kind is Kind.HARD_LINK and _name(inside(member.link)).lower() == MARKER:
+            raise Unsafe(
+                f"a layer's entry {shown(member.path)} is a hard link to {shown(member.link)}, which marks unfinished "
+                "trees here"
+            )
         if name.lower() == MARKER:
             raise Unsafe(f"a layer has an entry named {shown(member.path)}, which marks unfinished trees here")
         if not name and member.kind is not Kind.FOLDER:
@@ -289,11 +317,19 @@ class Target:
 
     def _add_hard_link(self, member: Member, folder: int, path: bytes) -> None:
         source_path, _, source_name = inside(member.link).rpartition(b"/")
+        self._lookups.allow(member.link)
         name = _name(path)
+        if not source_name:  # the root
+            raise linked_directory(member)
 
         def link() -> None:
-            # Not followed: a hard link to a symbolic link is another name of that link.
-            os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+            try:
+                # Not followed: a hard link to a symbolic link is another name of that link.
+                os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+            except PermissionError as error:
+                if not stat.S_ISDIR(_status(source, source_name).st_mode):
+                    raise
+                raise linked_directory(member) from error
 
         folder = os.dup(folder)  # the way to the other one may close it
         try:
@@ -301,13 +337,14 @@ class Target:
             try:
                 link()
             except FileExistsError:
-                if not os.path.samestat(_status(source, source_name), _status(folder, name)):
+                status = _status(source, source_name)
+                if stat.S_ISDIR(status.st_mode):
+                    raise linked_directory(member) from None
+                if not os.path.samestat(status, _status(folder, name)):
                     self._remove(folder, path, None)
                     link()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise MalformedDocument(
-                f"a layer's entry {shown(member.path)} is a hard link to {shown(member.link)}, which is not there"
-            ) from error
+            raise linked_nothing(member) from error
         finally:
             os.close(folder)
 
@@ -367,15 +404,22 @@ class Target:
             FileNotFoundError: One is missing, and ``make`` is false.
             NotADirectoryError: Something on the way is no folder.
             Unsafe: There are too many symbolic links on the way.
+            LimitExceeded: Symbolic links have led through too many folders.
         """
         real = self._real.get(path)
-        if real is not None and (folder := self._open.get(real)) is not None:
-            return real, folder
-        real, todo = self._nearest(path)
+        if real is not None:
+            return real, self._open_again(real)
+        real, names = self._nearest(path)
+        todo: list[bytes | _Followed] = [*names]
         folder = self._open_again(real)
         links = 0
         while todo:
             name = todo.pop()
+            if isinstance(name, _Followed):
+                self._make_room(name.link, real)
+                self._links[name.link] = real, links - name.before
+                continue
+            self._lookups.count()
             if name in {b"", b"."}:
                 continue
             if name == b"..":
@@ -383,6 +427,12 @@ class Target:
                 folder = self._open_again(real)
                 continue
             below = _join(real, name)
+            known = self._links.get(below)
+            if known is not None:
+                real, more = known
+                links = _bounded(links + more, path)
+                folder = self._open_again(real)
+                continue
             found = self._open.get(below)
             if found is None:
                 try:
@@ -391,19 +441,28 @@ class Target:
                     target = self._target_of(folder, name)
                     if target is None:
                         raise
-                    links += 1
-                    if links > _MAX_LINKS:
-                        message = f"a layer has an entry below {shown(path)}: too many symbolic links"
-                        raise Unsafe(message) from None
+                    todo.append(_Followed(below, links))
+                    links = _bounded(links + 1, path)
                     if target.startswith(b"/"):
                         real, folder = b"", self._root
                     todo += reversed(target.split(b"/"))
                     continue
             real, folder = below, found
-        if len(self._real) >= _MAX_REMEMBERED:
-            self._real = {b"": b""}
+        self._make_room(path, real)
         self._real[path] = real
         return real, folder
+
+    def _make_room(self, path: bytes, real: bytes) -> None:
+        """Forget where paths lead if they, and one more, take too much memory."""
+        self._remembered += len(path) + len(real) + 200
+        if self._remembered > _MAX_REMEMBERED:
+            self._forget_paths()
+
+    def _forget_paths(self) -> None:
+        self._real.clear()
+        self._real[b""] = b""
+        self._links.clear()
+        self._remembered = 0
 
     def _nearest(self, path: bytes) -> tuple[bytes, list[bytes]]:
         """Return the real path of the nearest folder above that is open, and the names that lead on, last one first."""
@@ -450,14 +509,22 @@ class Target:
             os.chmod(name, mode | stat.S_IRWXU, dir_fd=folder, follow_symlinks=False)
 
     def _open_again(self, path: bytes) -> int:
-        """Return a folder by its real path; it is opened again if it was let go."""
-        folder = self._open.get(path)
-        if folder is None:
-            folder, below = self._root, b""
-            for name in path.split(b"/"):
-                below = _join(below, name)
-                found = self._open.get(below)
-                folder = self._open_folder(folder, name, below, make=False) if found is None else found
+        """Return a folder by its real path, opened again if it was let go; it will be the last one to be let go."""
+        if not path:
+            return self._root
+        folder = self._open.pop(path, None)
+        if folder is not None:
+            self._open[path] = folder
+            return folder
+        above, missing = path, []
+        while folder is None:
+            above, _, name = above.rpartition(b"/")
+            missing.append(name)
+            folder = self._open.get(above)
+        for name in reversed(missing):
+            self._lookups.count()
+            above = _join(above, name)
+            folder = self._open_folder(folder, name, above, make=False)
         return folder
 
     def _open_real(self, path: bytes) -> int:
@@ -485,7 +552,7 @@ class Target:
             return None
 
     def _let_go(self) -> None:
-        """Close the folders that were opened first, and keep the rest open."""
+        """Close the folders that were used least recently, and keep the rest open."""
         for path in list(self._open)[1 : len(self._open) // 2 + 1]:  # the root is the first
             os.close(self._open.pop(path))
 
@@ -493,7 +560,7 @@ class Target:
         """Take nothing for granted any more: a folder or a symbolic link is gone."""
         for path in list(self._open)[1:]:
             os.close(self._open.pop(path))
-        self._real = {b"": b""}
+        self._forget_paths()
         self._stale = False
 
     def _expect(self, path: bytes, folder: _Folder) -> None:
@@ -513,6 +580,8 @@ class Target:
             real, folder = self._enter(folder_path, make=False)
         except (FileNotFoundError, NotADirectoryError):
             return  # umoci writes whiteouts of all that was in a folder in whose place a file is now
+        if hash(real) in self._cleared:
+            return
         if real not in self._folders:
             self._expect(real, _as_it_is(folder))
         if not name:
@@ -537,7 +606,8 @@ class Target:
             return
         mode = _status(folder, name).st_mode
         if stat.S_ISDIR(mode):
-            self._remove_tree(folder, path, keep)
+            if keep is None or hash(path) not in self._cleared:
+                self._remove_tree(folder, path, keep)
         elif keep is None or hash(path) not in keep:
             os.unlink(name, dir_fd=folder)
             self._stale = self._stale or stat.S_ISLNK(mode)
@@ -554,12 +624,14 @@ class Target:
     def _remove_tree(self, folder: int, path: bytes, keep: set[int] | None) -> None:
         """Remove a folder and all below it; a folder in which something stays stays too.
 
+        One that was cleared for the same layer is not swept again: whiteouts cost no more than what they remove, and
+        each folder once.
+
         However deep it is, two descriptors are open and nothing recurses. The way up is held against the way down.
 
         Raises:
             Unsafe: Another file system is mounted in there, or somebody moves its folders about meanwhile.
         """
-        self._stale = True
         at = self._open_to_remove(folder, path)
         try:
             levels = [self._sweep(at, path, keep)]
@@ -570,6 +642,9 @@ class Target:
                 level = levels[-1]
                 if level.folders:
                     below = _join(level.path, level.folders.pop())
+                    if keep is not None and hash(below) in self._cleared:
+                        level.kept |= hash(below) in keep or not self._remove_if_empty(at, below)
+                        continue
                     found = self._open_to_remove(at, below)
                     os.close(at)
                     at = found
@@ -587,15 +662,27 @@ class Target:
                     levels[-1].kept |= level.kept
                 if not level.kept:
                     os.rmdir(_name(level.path), dir_fd=at if levels else folder)
+                    self._stale = True
         finally:
             os.close(at)
+
+    def _remove_if_empty(self, folder: int, path: bytes) -> bool:
+        """Remove a folder unless something is in it; return whether it is gone."""
+        try:
+            os.rmdir(_name(path), dir_fd=folder)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            return False
+        self._stale = True
+        return True
 
     def _sweep(self, folder: int, path: bytes, keep: set[int] | None) -> _Level:
         """Remove all but folders from a folder, and return what is left to do there."""
         level = _Level(path, _identity(folder), [], keep is not None and hash(path) in keep)
         with os.scandir(folder) as entries:
-            found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for name, is_folder in found:
+            found = [(os.fsencode(e.name), e.is_dir(follow_symlinks=False), e.is_symlink()) for e in entries]
+        for name, is_folder, is_link in found:
             below = _join(path, name)
             if is_folder:
                 level.folders.append(name)
@@ -603,7 +690,9 @@ class Target:
                 level.kept = True
             elif below != MARKER:
                 os.unlink(name, dir_fd=folder)
-                self._stale = True  # it may have been a symbolic link
+                self._stale = self._stale or is_link
+        if keep is not None:
+            self._cleared.add(hash(path))
         return level
 
     def _open_to_remove(self, folder: int, path: bytes) -> int:
@@ -664,6 +753,17 @@ def _write_parts(file: int, content: Iterator[memoryview], parts: tuple[tuple[in
             piece = piece or next(content)
             written = os.pwrite(file, piece[: end - at], at)
             piece, at = piece[written:], at + written
+
+
+def _bounded(links: int, path: bytes) -> int:
+    """Return a number of symbolic links on the way to a path.
+
+    Raises:
+        Unsafe: It is too large.
+    """
+    if links > _MAX_LINKS:
+        raise Unsafe(f"a layer has an entry below {shown(path)}: too many symbolic links") from None
+    return links
 
 
 def _join(path: bytes, name: bytes) -> bytes:

@@ -17,12 +17,12 @@ import sys
 import zlib
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias
 
 from attrs import field, frozen
 
 from distsdk.errors import DigestMismatch, IntegrityError, LimitExceeded, MalformedDocument
-from distsdk.layers.compression import DEFAULT_LIMITS
+from distsdk.layers.compression import DEFAULT_LIMITS, FIRST_SLICE
 from distsdk.layers.member import Kind, Member, shown
 from distsdk.model.digest import Digest
 from distsdk.model.wording import quoted
@@ -331,6 +331,28 @@ def _unpacked(packed: bytes, compression: Literal["gzip", "zstd"]) -> bytes:
     return raw
 
 
+class _Decompressor(Protocol):
+    """What unpacks a gzip member or a zstd frame."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: memoryview, max_length: int, /) -> bytes: ...
+
+
+def _decompressor(compression: Literal["gzip", "zstd"]) -> tuple[_Decompressor, type[Exception]]:
+    """Return what unpacks one member or frame, and the error it raises."""
+    if compression == "gzip":
+        return zlib.decompressobj(31), zlib.error
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG}
+    return zstd.ZstdDecompressor(options=options), zstd.ZstdError
+
+
 def _decompress(packed: bytes, compression: Literal["gzip", "zstd"], size: int) -> bytes:
     """Return the first ``size`` bytes that ``packed`` decompresses to; fewer where there are no more.
 
@@ -338,31 +360,20 @@ def _decompress(packed: bytes, compression: Literal["gzip", "zstd"], size: int) 
         ValueError: It cannot be decompressed.
     """
     parts: list[bytes] = []
-    left = size
-    while left > 0 and packed:
-        if compression == "gzip":
-            gzip = zlib.decompressobj(31)
+    wanted, left = size, memoryview(packed)
+    while wanted > 0 and left:
+        member, error = _decompressor(compression)
+        piece = FIRST_SLICE
+        while wanted > 0 and left and not member.eof:
+            given = left[:piece]
             try:
-                part = gzip.decompress(packed, left)
-            except zlib.error as error:
-                raise ValueError(str(error)) from error
-            eof, packed = gzip.eof, gzip.unused_data
-        else:
-            if sys.version_info >= (3, 14):
-                from compression import zstd
-            else:
-                from backports import zstd
-            options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG}
-            frame = zstd.ZstdDecompressor(options=options)
-            try:
-                part = frame.decompress(packed, left)
-            except zstd.ZstdError as error:
-                raise ValueError(str(error)) from error
-            eof, packed = frame.eof, frame.unused_data
-        parts.append(part)
-        left -= len(part)
-        if not eof:
-            break
+                part = member.decompress(given, wanted)
+            except error as cause:
+                raise ValueError(str(cause)) from cause
+            parts.append(part)
+            wanted -= len(part)
+            left = left[len(given) - len(member.unused_data) :]
+            piece *= 2
     return b"".join(parts)
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distsdk.errors import LimitExceeded, MalformedDocument
-from distsdk.layers import compression, deflate
+from distsdk.layers import compression, deflate, toc
 from distsdk.layers.compression import FIRST_SLICE, STEP, Compression, LayerLimits, compression_of, decompress, peek
 from distsdk.model import media
 
@@ -207,6 +207,7 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     decompressor = zstd.ZstdDecompressor
     monkeypatch.setattr("distsdk.layers.compression._zlib", lambda: Zlib)
     monkeypatch.setattr("distsdk.layers.deflate.zlib", Zlib)
+    monkeypatch.setattr("distsdk.layers.toc.zlib", Zlib)
     monkeypatch.setattr(zstd, "ZstdDecompressor", lambda **options: Counted(decompressor(**options)))
 
     def since() -> int:
@@ -249,6 +250,16 @@ def test_a_span_of_many_members_is_read_in_linear_work(size: int, fed: Callable[
     part = (packed + rest)[span.packed_start : span.packed_end]
     assert b"".join(chunks)[span.start :] == deflate.inflate(span, part)
     assert fed() <= 2 * len(packed) + len(rest) + 4000 * FIRST_SLICE
+
+
+@pytest.mark.parametrize("how", [GZIP, ZSTD])
+def test_a_chunk_of_many_members_is_read_in_linear_work(how: Compression, fed: Callable[[], int]) -> None:
+    """A chunk of a table of contents, with many short members or frames, is copied no more than a layer of them."""
+    packed = pack(b"x", how)
+    number = 4000
+    chunk = toc.Chunk(offset=0, start=0, end=number * len(packed), inner=0, size=number, digest=None)
+    assert b"x" * number == toc.unpack_chunk(chunk, packed * number, "gzip" if how is GZIP else "zstd")
+    assert fed() <= number * (2 * len(packed) + FIRST_SLICE)
 
 
 # What is refused

@@ -16,7 +16,8 @@ import pytest
 
 from distsdk.errors import DistError, LimitExceeded, MalformedDocument, Unsafe
 from distsdk.layers.member import Kind
-from distsdk.layers.tar import read_tar
+from distsdk.layers.overlay import Overlay
+from distsdk.layers.tar import index_tar, read_tar
 from distsdk.layers.target import MARKER, Target
 from distsdk.layers.unpack import apply, unpack
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from distsdk.layers.layer import MemberFile
     from distsdk.layers.member import Member
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is unpacked on Windows")
@@ -33,6 +35,17 @@ ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 #: An entry: name, kind, fields.
 Raw = tuple[str, str, dict[str, Any]]
+
+
+class Members:
+    """A layer for the merged tree."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.members = index_tar([packed])[0]
+
+    def open(self, member: Member, *, strict: bool = False) -> MemberFile:
+        """Never called."""
+        raise NotImplementedError
 
 
 def file(name: str, **fields: Any) -> Raw:  # noqa: ANN401 - as the fixture
@@ -390,10 +403,35 @@ def test_a_hard_link_to_itself(to: str, place: Path, layers_of: Callable[[list[R
     assert b"evil" == (place / "target/a").read_bytes()
 
 
-def test_a_hard_link_to_a_folder(place: Path, layers_of: Callable[[list[Raw]], bytes]) -> None:
-    """The system refuses it; the error names the entry."""
-    with pytest.raises(OSError, match="'b'"):
-        apply(place / "target", layers_of([folder("a"), hard_link("b", "a")]))
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [folder("a"), hard_link("b", "a")],
+        [folder("a"), file("b"), hard_link("b", "a")],
+        [folder("a"), folder("b"), hard_link("b", "a")],
+        [folder("a"), hard_link("a", "a")],
+        [file("a/b"), hard_link("c", "a")],
+        [hard_link("b", ".")],
+    ],
+)
+def test_a_hard_link_to_a_directory(entries: list[Raw], place: Path, layers_of: Callable[[list[Raw]], bytes]) -> None:
+    """A hard link to a directory is malformed, on disk and in the merged tree, and the error says why."""
+    packed = layers_of(entries)
+    with pytest.raises(MalformedDocument, match=r"is a hard link to '.', which is a directory"):
+        apply(place / "target", packed)
+    with pytest.raises(MalformedDocument, match=r"is a hard link to '.', which is a directory"):
+        Overlay([Members(packed)]).ls()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("to", [MARKER.decode(), f"a/{MARKER.decode()}", f"./{MARKER.decode().upper()}"])
+def test_a_hard_link_to_the_marker(
+    to: str, dry_run: bool, place: Path, layers_of: Callable[[list[Raw]], bytes]
+) -> None:
+    """A layer gets no second name for the marker of an unfinished tree, by which it could outlast it."""
+    packed = layers_of([symlink("a", "."), hard_link("b", to)])
+    with pytest.raises(Unsafe, match=r"is a hard link to .*, which marks unfinished trees"):
+        apply(place / "target", packed, dry_run=dry_run)
 
 
 def test_names_that_differ_in_case_or_form(place: Path, layers_of: Callable[[list[Raw]], bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -236,6 +237,39 @@ def test_attributes_that_may_not_be_set_are_counted(
         assert [] == os.listxattr(target / "a")
     assert [text for text in caplog.messages if "attribute" in text] == ["6 extended attributes not set"]
     assert ROOT is ("owners" not in "".join(caplog.messages))
+
+
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="extended attributes are Linux's")
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_attributes_without_room_are_counted(
+    code: int, entry: Callable[..., Info], layer: Callable[..., bytes], target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that has no room for an attribute, as ext4 beyond 4 KiB, does not end the unpacking."""
+
+    def setxattr(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "setxattr", setxattr)
+    result = apply(target, layer(entry("a", data=b"x", xattrs={"user.a": "1"}), entry("b", "folder")))
+    assert (1, b"x") == (result.xattrs_refused, (target / "a").read_bytes())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_content_without_room_is_an_error(
+    code: int, entry: Callable[..., Info], layer: Callable[..., bytes], target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that has no room for content ends the unpacking, with the path of the entry."""
+    write = os.write
+
+    def full(file: int, data: bytes) -> int:
+        if bytes(data) == b"content":
+            raise OSError(code, os.strerror(code))
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=os.strerror(code)) as caught:
+        apply(target, layer(entry("a/b", data=b"content")))
+    assert (code, "a/b") == (caught.value.errno, caught.value.filename)
 
 
 @ROOT_ONLY
