@@ -406,15 +406,19 @@ class Image(Shown):
         self._progress = progress
         self._meter = _Meter()
         made = [entry for entry in config.history if not entry.empty_layer]
+        files: dict[tuple[Descriptor, Digest], LayerFiles] = {}  # a layer that is named twice is held in memory once
+        for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
+            if (descriptor, diff_id) not in files:
+                blob = shelf.blob(descriptor, self._meter)
+                found = LayerFiles(blob, descriptor, diff_id=diff_id, cache=cache, strict=strict)
+                files[descriptor, diff_id] = found
         self.layers = FixedRows(
             Layer(
                 number,
                 descriptor,
                 diff_id,
                 history=made[number] if len(made) == len(manifest.layers) else None,
-                files=LayerFiles(
-                    shelf.blob(descriptor, self._meter), descriptor, diff_id=diff_id, cache=cache, strict=strict
-                ),
+                files=files[descriptor, diff_id],
                 progress=progress,
             )
             for number, (descriptor, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True))

@@ -43,7 +43,7 @@ _NEAR_TIMEOUT, _NEAR_NAMES = 5.0, 10_000
 
 #: Where the options keep which hosts were named with a scheme: whether it was ``http``, by host.
 _SCHEMES = "schemes"
-_UNREACHABLE, _INTERRUPTED, _CLOSED_PIPE = 6, 130, 141
+_UNREACHABLE, _OUT_OF_MEMORY, _INTERRUPTED, _CLOSED_PIPE = 6, 8, 130, 141
 
 
 def run(arguments: list[str]) -> int:
@@ -60,6 +60,9 @@ def run(arguments: list[str]) -> int:
     except (errors.DistError, OSError) as error:
         say("; ".join((str(error), *getattr(error, "__notes__", ()))))
         return exit_code(error)
+    except MemoryError:
+        say("out of memory: the system gave this process no more; allow it more, or name something smaller")
+        return _OUT_OF_MEMORY
     except click.Abort:
         return _INTERRUPTED
     except End as end:

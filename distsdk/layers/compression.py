@@ -64,7 +64,9 @@ class LayerLimits:
             bombs some 10, logs 30.
         ratio_from: Bytes it may unpack to before the ratio counts.
         window: Bytes that a zstd decompressor may have to keep, as ``zstd --long=27`` does.
-        members: Entries it may have.
+        members: Entries it may have …
+        image_members: … and all layers of an image together, a layer that is named twice counted twice. In the merged
+            tree, the directories that they imply may be as many again.
         path: Bytes of the name of an entry, and of what a link points to: what Linux takes in one call.
         header: Bytes of the extended headers of one entry (PAX records with its extended attributes, long names, the
             map of a sparse file) …
@@ -76,12 +78,22 @@ class LayerLimits:
     ratio_from: int = _limit(256 * 1024**2)
     window: int = _limit(128 * 1024**2)
     members: int = _limit(1_000_000)
+    image_members: int = _limit(2_000_000)
     path: int = _limit(4096)
     header: int = _limit(1024**2)
     headers: int = _limit(256 * 1024**2)
 
 
 DEFAULT_LIMITS = LayerLimits()
+
+
+def too_many_entries(limits: LayerLimits) -> LimitExceeded:
+    """Return the error of layers that have more entries than they may have together."""
+    return LimitExceeded(
+        f"the layers have more entries together, with the directories these imply, than the limit of "
+        f"{limits.image_members:,}: pass limits=LayerLimits(image_members=…) if they are to be trusted",
+        limit=limits.image_members,
+    )
 
 
 def compression_of(media_type: str, head: bytes) -> Compression:

@@ -14,19 +14,22 @@ import os
 import queue
 import re
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from attrs import define, frozen
 
 from distsdk.errors import LimitExceeded, MalformedDocument, NotFound, Unsafe
+from distsdk.layers.compression import DEFAULT_LIMITS, too_many_entries
 from distsdk.layers.lock import Lock
+from distsdk.layers.lookups import Lookups
 from distsdk.layers.member import Kind, Member, Role, inside, linked_directory, linked_nothing, place, shown
 from distsdk.model.shown import Shown
 from distsdk.model.wording import human_size, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from distsdk.layers.compression import LayerLimits
     from distsdk.layers.layer import MemberFile
 
 #: Symbolic links that are followed on the way to one name, as by Linux.
@@ -34,6 +37,12 @@ MAX_LINKS = 40
 
 #: Layers whose members are got at once.
 _AT_ONCE = 4
+
+#: Names that may be looked up in the layers by themselves, on the way to one path; more are in the merged tree.
+_NAMES_FROM_THE_TOP = 4096
+
+#: Bytes of the paths of the folders that one layer implies, for looking into it by itself.
+_MAX_PATHS = 16 * 1024 * 1024
 
 #: What a folder is that no layer has an entry for.
 _IMPLIED = Member(path=b"", kind=Kind.FOLDER, mode=0o755)
@@ -92,6 +101,7 @@ class _Node:
         origin: The layer that has its content.
         children: Of a folder; None of others.
         hard_link: Whether it was made as another name of a file.
+        cleared: Of a folder, the last layer whose whiteouts have removed what lower ones had in it.
     """
 
     member: Member
@@ -100,6 +110,23 @@ class _Node:
     origin: int
     children: dict[bytes, _Node] | None = None
     hard_link: bool = False
+    cleared: int = -1
+
+
+#: A folder, and the place that it is in; None above the root. Such places share what is above them.
+_Place: TypeAlias = "tuple[_Node, _Place | None]"
+
+
+class _Followed(NamedTuple):
+    """Among names to be looked up: the place where the target of a symbolic link ends.
+
+    Attributes:
+        link: The link.
+        before: Links that were followed before it.
+    """
+
+    link: _Node
+    before: int
 
 
 class Overlay:
@@ -109,13 +136,15 @@ class Overlay:
     links, are followed inside the root. Threads may share it.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], limits: LayerLimits = DEFAULT_LIMITS) -> None:
         """Name the layers. Nothing is read.
 
         Args:
             layers: The lowest first, as manifests list them.
+            limits: That of the entries of all layers together holds here.
         """
         self._layers = tuple(layers)
+        self._limits = limits
         self._views: dict[int, _View] = {}
         self._tree: _Node | None = None
         self._lock = Lock()
@@ -129,7 +158,8 @@ class Overlay:
 
         Raises:
             NotFound: There is nothing, or something on the way is no folder.
-            LimitExceeded: There are more than `MAX_LINKS` symbolic links on the way.
+            LimitExceeded: There are more than `MAX_LINKS` symbolic links on the way, or the layers have more entries
+                than a limit allows.
             Unsafe: A layer has a name that leads out of the tree.
             MalformedDocument: A layer has an entry that cannot be.
             DistError: What the layers raise.
@@ -215,10 +245,11 @@ class Overlay:
         return (_entry(names, found[names]) for names in sorted(found))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Overlay, (self._layers,)
+        return Overlay, (self._layers, self._limits)
 
     def _matches(self, root: _Node, parts: list[bytes]) -> Iterator[tuple[tuple[bytes, ...], _Node]]:
         """Yield what a pattern matches; some twice, where it has several ``**``."""
+        lookups = Lookups()
         seen: set[tuple[tuple[bytes, ...], int]] = set()
         several = parts.count(b"**") > 1
         todo: list[tuple[tuple[bytes, ...], _Node, int]] = [((), root, 0)]
@@ -233,14 +264,15 @@ class Overlay:
                 continue
             part = parts[at]
             if node.member.kind is Kind.SYMLINK:
-                try:
-                    _, node = self._find(names, follow=True, asked=_text(names))
-                except (NotFound, LimitExceeded):  # it leads nowhere
+                led = _led(root, names, lookups)
+                if led is None:
                     continue
+                node = led
             if node.children is None:
                 continue
             if part == b"..":
-                above, found = self._find((*names, part), follow=True, asked=_text(names))
+                lookups.allow(b"/".join(names))
+                above, found = _walk(root, (*names, part), follow=True, asked=_text(names), lookups=lookups)
                 todo.append((above, found, at + 1))
             elif part == b"**":
                 todo.append((names, node, at + 1))
@@ -267,6 +299,30 @@ class Overlay:
             real: Whether no part of the path that is returned may be a symbolic link, although that takes looking at
                 each.
         """
+        if self._tree is None:
+            try:
+                return self._find_from_the_top(names, follow=follow, asked=asked, real=real)
+            except _UnsureError:
+                pass
+        return _walk(self._merged(), names, follow=follow, asked=asked, lookups=Lookups())
+
+    def _find_from_the_top(
+        self, names: Sequence[bytes], *, follow: bool, asked: str, real: bool
+    ) -> tuple[tuple[bytes, ...], _Node]:
+        """Do as `_find`, and touch no layer below the one that decides.
+
+        Raises:
+            _UnsureError: It takes all layers to tell, or more work than in the merged tree.
+        """
+        left = _NAMES_FROM_THE_TOP
+
+        def there(path: tuple[bytes, ...]) -> tuple[_Node, int]:
+            nonlocal left
+            left -= len(path)
+            if left < 0:
+                raise _UnsureError
+            return self._there(path, asked)
+
         before: tuple[bytes, ...] = ()
         todo = list(reversed(names))
         links = 0
@@ -274,14 +330,14 @@ class Overlay:
         while True:
             if at_once and b".." not in todo:
                 path = (*before, *(name for name in reversed(todo) if name not in {b"", b"."}))
-                found, depth = self._there(path, asked)
+                found, depth = there(path)
                 if depth == len(path) and not (found.member.kind is Kind.SYMLINK and follow):
                     return path, found
                 if found.member.kind is not Kind.SYMLINK:
                     raise _no_folder(path[:depth], asked)
             at_once = False
             if not todo:
-                found, _ = self._there(before, asked)
+                found, _ = there(before)
                 return before, found
             name = todo.pop()
             if name in {b"", b"."}:
@@ -290,12 +346,11 @@ class Overlay:
                 before = before[:-1]
                 continue
             path = (*before, name)
-            found, _ = self._there(path, asked)
+            found, _ = there(path)
             if found.member.kind is Kind.SYMLINK and (todo or follow):
                 links += 1
                 if links > MAX_LINKS:
-                    message = f"{_shown(asked)} leads through more than {MAX_LINKS} symbolic links"
-                    raise LimitExceeded(message, limit=MAX_LINKS)
+                    raise _too_many_links(asked)
                 if found.member.link.startswith(b"/"):
                     before = ()
                 todo += found.member.link.split(b"/")[::-1]
@@ -309,28 +364,20 @@ class Overlay:
         """Return what is at a path, or in the way, and after how many parts."""
         found = self._look_up(path)
         if found is None:
-            led = "" if tuple(_parts(asked)) == path else f": symbolic links lead to {_shown(_text(path))}"
-            raise NotFound(f"{_shown(asked)} is not there{led}")
+            raise _nothing(path, asked)
         depth, node = found
         return node, depth
 
     def _look_up(self, names: tuple[bytes, ...]) -> tuple[int, _Node] | None:
-        """Return what is at a path, or in the way, and after how many parts; None where there is nothing."""
+        """Return what is at a path, or in the way, and after how many parts; None where there is nothing.
+
+        Raises:
+            _UnsureError: It takes all layers to tell, or they are merged by now.
+        """
         with self._lock:
-            if self._tree is None:
-                try:
-                    return self._search(names, len(self._layers) - 1)
-                except _UnsureError:
-                    pass
-            node = self._merged()
-        for depth, name in enumerate(names):
-            if node.children is None:
-                return depth, node
-            child = node.children.get(name)
-            if child is None:
-                return None
-            node = child
-        return len(names), node
+            if self._tree is not None:
+                raise _UnsureError
+            return self._search(names, len(self._layers) - 1)
 
     # From the top
 
@@ -400,8 +447,18 @@ class Overlay:
     def _view(self, number: int) -> _View:
         found = self._views.get(number)
         if found is None:
-            found = self._views[number] = _View(self._layers[number].members)
+            members = self._layers[number].members
+            # A layer that is named twice has the same members.
+            same = (view for view in self._views.values() if view.members is members)
+            found = next(same, None) or _View(members)
+            self._views[number] = found
+            self._check(sum(len(view.members) for view in self._views.values()))
         return found
+
+    def _check(self, entries: int) -> None:
+        """Refuse more entries than the layers may have together."""
+        if entries > self._limits.image_members:
+            raise too_many_entries(self._limits)
 
     # All layers
 
@@ -414,8 +471,8 @@ class Overlay:
         """Return the root of all layers put on each other."""
         with self._lock:
             if self._tree is None:
-                all_members = _all_members(self._layers)
-                tree = _Tree()
+                all_members = _all_members(self._layers, self._check)
+                tree = _Tree(self._limits)
                 for number, members in enumerate(all_members):
                     tree.put(number, members)
                 self._tree = tree.root
@@ -431,16 +488,19 @@ class _View:
     """One layer by itself, as far as it tells without those below.
 
     Attributes:
+        members: They, in order.
         entries: Its entries by path; of the root, if it has one, by the empty path.
         implied: Folders that it has entries in and none for. They may be symbolic links below.
     """
 
-    def __init__(self, members: Iterable[Member]) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         """Look at the members of a layer.
 
         Raises:
             Unsafe: One has a name that leads out of the tree.
         """
+        self.members = members
+        self._paths = 0  # bytes of those of the implied folders
         self.entries: dict[bytes, Member] = {}
         self.implied: set[bytes] = set()
         self._removed: set[bytes] = set()
@@ -470,30 +530,43 @@ class _View:
                 self._pass(folder, name, makes=role is Role.ENTRY)
             elif folder:
                 self._elsewhere.setdefault(name, set()).add(folder)
-        if self._removed or self._opaque:
-            self._odd = self._odd or any(map(self._is_removed, self.implied))
+        if (self._removed or self._opaque) and not self._odd:
+            known: dict[bytes, bool] = {}
+            self._odd = any(self._is_removed(folder, known) for folder in self.implied)
 
     def _pass(self, folder: bytes, name: bytes, *, makes: bool) -> None:
         """Take note of the folders that an entry is in."""
-        while folder:
+        while folder and self._paths <= _MAX_PATHS:
             member = self.entries.get(folder)
             if member is not None:
                 self._odd = self._odd or member.kind is not Kind.FOLDER  # through its own link, or below a file
                 return  # the folders that a folder is in have been passed
-            self._passed.add(folder)
+            known = folder in self.implied or (not makes and folder in self._passed)
             self._elsewhere.setdefault(name, set()).add(folder)
+            if known:  # and so are those that it is in
+                return
+            self._passed.add(folder)
+            self._paths += len(folder)
             if makes:
                 self.implied.add(folder)
             folder, _, name = folder.rpartition(b"/")
+        self._odd = self._odd or self._paths > _MAX_PATHS  # the merged tree takes less memory
 
-    def _is_removed(self, folder: bytes) -> bool:
+    def _is_removed(self, folder: bytes, known: dict[bytes, bool]) -> bool:
+        """Return whether a whiteout of the layer is about a folder, or one it is in; ``known`` are those looked at."""
         if folder in self._removed:
             return True
-        while folder:
+        above: list[bytes] = []
+        found = False
+        while folder and not found:
             folder = folder.rpartition(b"/")[0]
-            if folder in self._removed or folder in self._opaque:
-                return True
-        return False
+            if folder in known:
+                found = known[folder]
+                break
+            above.append(folder)
+            found = folder in self._removed or folder in self._opaque
+        known.update(dict.fromkeys(above, found))
+        return found
 
     def check(self, path: bytes, names: tuple[bytes, ...]) -> None:
         """Raise `_UnsureError` if this layer may have something there that is not under its own name."""
@@ -543,10 +616,15 @@ class _View:
 class _Tree:
     """The tree that layers are put on, one after the other, as unpacking does on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: LayerLimits) -> None:
         self.root = _Node(_IMPLIED, 0, entry=False, origin=0, children={})
+        self._limits = limits
         self._layer = 0
+        self._implied = 0  # folders that were made for what is in them
         self._folders: dict[bytes, _Node] = {}  # by path, as long as nothing on the way was removed
+        #: Where symbolic links lead, and through how many, as long as nothing was removed.
+        self._links: dict[_Node, tuple[_Place, int]] = {}
+        self._lookups = Lookups()
 
     def put(self, layer: int, members: Iterable[Member]) -> None:
         """Put a layer on top.
@@ -556,8 +634,9 @@ class _Tree:
             MalformedDocument: An entry cannot be: it is below a file, or a hard link to what is not there.
         """
         self._layer = layer
-        self._folders.clear()
+        self._folders.clear()  # since they take memory
         for member in members:
+            self._lookups.allow(member.path)
             role, path, name = place(member.path)
             if role is Role.NOTHING:
                 continue
@@ -569,10 +648,12 @@ class _Tree:
                 self._folders[path] = folder
             assert folder.children is not None  # noqa: S101 - it is a folder
             if role is Role.OPAQUE:
-                for child in list(folder.children):
-                    self._remove(folder.children, child)
+                if folder.cleared != layer:
+                    folder.cleared = layer
+                    for child in list(folder.children):
+                        self._remove(folder.children, child)
             elif role is Role.WHITEOUT:
-                if name in folder.children:
+                if name in folder.children and folder.cleared != layer:
                     self._remove(folder.children, name)
             elif name:
                 self._add(folder.children, name, member)
@@ -594,12 +675,19 @@ class _Tree:
             if target is before:  # itself
                 return
             if before is not None and before.children is not None:
+                self._forget(before)
                 del siblings[name]
                 target = self._linked(member)  # unless it went with that folder
             node.member, node.origin, node.hard_link = target.member, target.origin, True
-        if before is not None and (before.children is not None or before.member.kind is Kind.SYMLINK):
-            self._folders.clear()
+        if before is not None:
+            self._forget(before)
         siblings[name] = node
+
+    def _forget(self, removed: _Node) -> None:
+        """Forget where paths lead, if what was removed was on the way of any."""
+        if removed.children is not None or removed.member.kind is Kind.SYMLINK:
+            self._folders.clear()
+            self._links.clear()
 
     def _linked(self, member: Member) -> _Node:
         path, _, name = inside(member.link).rpartition(b"/")
@@ -613,62 +701,152 @@ class _Tree:
 
     def _enter(self, path: bytes, *, make: bool) -> _Node | None:
         """Return a folder; None where there is none and none is to be made. Links lead to places inside the root."""
-        above: list[_Node] = [self.root]
-        todo = path.split(b"/")[::-1]
+        at: _Place = self.root, None
+        todo: list[bytes | _Followed] = [*path.split(b"/")[::-1]]
         links = 0
         while todo:
             name = todo.pop()
+            if isinstance(name, _Followed):
+                self._links[name.link] = at, links - name.before
+                continue
+            self._lookups.count()
             if name in {b"", b"."}:
                 continue
+            node, above = at
             if name == b"..":
-                if len(above) > 1:
-                    above.pop()
+                at = at if above is None else above
                 continue
-            children = above[-1].children
-            assert children is not None  # noqa: S101 - only folders are entered
-            child = children.get(name)
+            assert node.children is not None  # noqa: S101 - only folders are entered
+            child = node.children.get(name)
             if child is None:
                 if not make:
                     return None
-                child = _Node(_IMPLIED, self._layer, entry=False, origin=self._layer, children={})
-                children[name] = child
+                child = node.children[name] = self._imply()
             if child.children is not None:
-                above.append(child)
+                at = child, at
             elif child.member.kind is Kind.SYMLINK:
-                links += 1
-                if links > MAX_LINKS:
-                    message = f"a layer has an entry below {shown(path)}, behind more than {MAX_LINKS} symbolic links"
-                    raise LimitExceeded(message, limit=MAX_LINKS)
+                known = self._links.get(child)
+                before = links
+                links = _bounded(links + (1 if known is None else known[1]), path)
+                if known is not None:
+                    at = known[0]
+                    continue
+                todo.append(_Followed(child, before))
                 if child.member.link.startswith(b"/"):
-                    del above[1:]
+                    at = self.root, None
                 todo += child.member.link.split(b"/")[::-1]
             elif not make:
                 return None  # as where it is missing: there is nothing to be removed, or linked to
             else:
                 raise MalformedDocument(f"a layer has an entry below {shown(path)}, which is no folder")
-        return above[-1]
+        return at[0]
+
+    def _imply(self) -> _Node:
+        """Return a folder that no layer has an entry for."""
+        self._implied += 1
+        if self._implied > self._limits.image_members:
+            raise too_many_entries(self._limits)
+        return _Node(_IMPLIED, self._layer, entry=False, origin=self._layer, children={})
 
     def _remove(self, siblings: dict[bytes, _Node], name: bytes) -> None:
-        """Remove what lower layers have put there; a folder in which something stays stays too."""
-        self._folders.clear()
+        """Remove what lower layers have put there; a folder in which something stays stays too.
+
+        What is in a folder that was cleared for the same layer is not looked at again: all of it is that layer's.
+        """
         # Each folder before what is in it; a tree may be deeper than Python's stack.
         found = [(siblings, name)]
         for owner, own in found:
             node = owner[own]
-            if node.children is not None:
+            if node.children is not None and node.cleared != self._layer:
+                node.cleared = self._layer
                 found += [(node.children, below) for below in node.children]
         for owner, own in reversed(found):
             node = owner[own]
             if not node.children and not (node.entry and node.layer == self._layer):
+                self._forget(node)
                 del owner[own]
+
+
+def _bounded(links: int, path: bytes) -> int:
+    """Return a number of symbolic links on the way to an entry.
+
+    Raises:
+        LimitExceeded: It is too large.
+    """
+    if links > MAX_LINKS:
+        message = f"a layer has an entry below {shown(path)}, behind more than {MAX_LINKS} symbolic links"
+        raise LimitExceeded(message, limit=MAX_LINKS)
+    return links
+
+
+def _led(root: _Node, names: tuple[bytes, ...], lookups: Lookups) -> _Node | None:
+    """Return where a symbolic link leads in the merged tree; None if that is nowhere."""
+    lookups.allow(b"/".join(names))
+    try:
+        return _walk(root, names, follow=True, asked=_text(names), lookups=lookups)[1]
+    except NotFound:
+        return None
+    except LimitExceeded as error:
+        if error.limit != MAX_LINKS:
+            raise
+        return None
+
+
+def _walk(
+    root: _Node, names: Sequence[bytes], *, follow: bool, asked: str, lookups: Lookups
+) -> tuple[tuple[bytes, ...], _Node]:
+    """Return what is at a path in the merged tree, and its path without ``.``, ``..`` and symbolic links.
+
+    Args:
+        root: Of the tree.
+        names: The parts of the path.
+        follow: Whether a symbolic link at the end is followed.
+        asked: The path, for messages.
+        lookups: Counts the names that are looked up.
+    """
+    path: list[bytes] = []
+    nodes = [root]
+    todo = [name for name in reversed(names) if name not in {b"", b"."}]
+    links = 0
+    while todo:
+        name = todo.pop()
+        lookups.count()
+        if name == b"..":
+            if path:
+                path.pop()
+                nodes.pop()
+            continue
+        children = nodes[-1].children
+        assert children is not None  # noqa: S101 - only folders are entered
+        found = children.get(name)
+        if found is None:
+            raise _nothing((*path, name), asked)
+        if found.member.kind is Kind.SYMLINK and (todo or follow):
+            links += 1
+            if links > MAX_LINKS:
+                raise _too_many_links(asked)
+            if found.member.link.startswith(b"/"):
+                path, nodes = [], [root]
+            todo += [part for part in reversed(found.member.link.split(b"/")) if part not in {b"", b"."}]
+        elif todo and found.children is None:
+            raise _no_folder((*path, name), asked)
+        else:
+            path.append(name)
+            nodes.append(found)
+    return tuple(path), nodes[-1]
 
 
 def _not_the_root() -> Unsafe:
     return Unsafe("a layer has an entry for the root that is no folder")
 
 
-def _all_members(layers: Sequence[Layer]) -> list[Sequence[Member]]:
-    """Return the members of all layers, got from several at once: each may wait for the network."""
+def _all_members(layers: Sequence[Layer], check: Callable[[int], None]) -> list[Sequence[Member]]:
+    """Return the members of all layers, got from several at once: each may wait for the network.
+
+    Args:
+        layers: They.
+        check: Called with the number of members of the layers that are known so far.
+    """
     found: dict[int, Sequence[Member]] = {}
     done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     todo = list(range(len(layers)))
@@ -678,6 +856,7 @@ def _all_members(layers: Sequence[Layer]) -> list[Sequence[Member]]:
             try:
                 number = todo.pop(0)
                 found[number] = layers[number].members
+                check(sum(map(len, found.copy().values())))
             except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
                 todo.clear()
                 done.put(error)
@@ -721,6 +900,15 @@ def _text(names: Iterable[bytes]) -> str:
 
 def _entry(names: tuple[bytes, ...], node: _Node) -> Entry:
     return Entry(_text(names), node.member, node.layer, node.hard_link)
+
+
+def _nothing(names: tuple[bytes, ...], asked: str) -> NotFound:
+    led = "" if tuple(_parts(asked)) == names else f": symbolic links lead to {_shown(_text(names))}"
+    return NotFound(f"{_shown(asked)} is not there{led}")
+
+
+def _too_many_links(asked: str) -> LimitExceeded:
+    return LimitExceeded(f"{_shown(asked)} leads through more than {MAX_LINKS} symbolic links", limit=MAX_LINKS)
 
 
 def _no_folder(names: tuple[bytes, ...], asked: str) -> NotFound:

@@ -485,9 +485,10 @@ class _Reader:
 
     def _old_sparse(self, block: bytes) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Return the size and the parts of a sparse file of GNU's old format; the rest of its map is read."""
-        entries, more, size = _SPARSE.unpack(block)
+        first, more, size = _SPARSE.unpack(block)
         if block[257:265] != _GNU:
             self._refuse("a sparse file in a header that is not GNU's")
+        maps = [first]
         used = 0
         while more != b"\0":
             used += BLOCK
@@ -497,7 +498,8 @@ class _Reader:
             if self._headers > self._limits.headers:
                 self._exceeds("extended headers", self._limits.headers, "headers")
             further, more = _MORE_SPARSE.unpack(self._take(BLOCK))
-            entries += further
+            maps.append(further)
+        entries = b"".join(maps)
         numbers: list[int] = []
         for at in range(0, len(entries), 24):
             if not entries[at]:

@@ -23,7 +23,7 @@ from attrs import frozen
 
 from distsdk.blob import Blob, progress_bar
 from distsdk.errors import DigestMismatch, DistError, IntegrityError, LimitExceeded, MalformedDocument, Unsafe
-from distsdk.layers.compression import DEFAULT_LIMITS, STEP, compression_of, decompress, peek
+from distsdk.layers.compression import DEFAULT_LIMITS, STEP, compression_of, decompress, peek, too_many_entries
 from distsdk.layers.member import Role, place
 from distsdk.layers.tar import read_tar
 from distsdk.layers.target import MARKER, Target
@@ -177,7 +177,7 @@ def unpack(
         diff_ids: What their uncompressed bytes must hash to, as an image's config says.
         devices: Make device nodes.
         dry_run: Write nothing, as in `apply`.
-        limits: How much each may be, and, in output, all of them together.
+        limits: How much each may be, and, in output and entries, all of them together.
         at: As in `apply`.
         taken: Called, in the calling thread, with the packed bytes read so far: 0 at first, all of them at the end.
 
@@ -258,10 +258,12 @@ def _put(
                 with closing(unpacked):
                     vouched_for = wanted is not None or isinstance(layer, Blob)
                     for member, content in read_tar(unpacked.ahead, limits=limits, vouched_for=vouched_for):
+                        entries += 1
+                        if entries > limits.image_members:
+                            raise too_many_entries(limits)
                         at(member)
                         taken(count)
                         target.add(member, told(content))
-                        entries += 1
                         size += member.stored
             except MalformedDocument:
                 if isinstance(layer, Blob):

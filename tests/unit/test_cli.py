@@ -12,6 +12,7 @@ import pytest
 
 from distsdk import errors
 from distsdk.cli import EXIT_CODES
+from distsdk.cli.app import run
 from distsdk.cli.fetch import WINDOW
 from distsdk.testing import Cut, Registry, Short, Stall, Status, WrongBytes
 
@@ -170,6 +171,19 @@ def test_bad_answers(registry: Registry, code: int, fault: Status | WrongBytes |
     assert code == done.returncode
     assert done.stderr.startswith(b"distsdk: ")
     assert 1 == done.stderr.count(b"\n")
+
+
+def test_out_of_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that gets no memory ends with 8 and a sentence, without a traceback."""
+
+    def nothing_left(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("distsdk.cli.app.main.main", nothing_left)
+    assert 8 == run(["ls", "example.org/x"])
+    said = capsys.readouterr().err
+    assert said.startswith("distsdk: out of memory: ")
+    assert 1 == said.count("\n")
 
 
 def test_time_is_limited(registry: Registry) -> None:

@@ -382,6 +382,21 @@ def test_a_layer_that_unpacks_to_something_else_is_refused(registry: Registry, l
         look("lies").ls()
 
 
+# Layers that are named more than once
+
+
+def test_a_layer_that_is_named_often_is_held_once(registry: Registry, look: Callable[..., Image]) -> None:
+    """A blob that an image names many times as a layer is read once, and its members are in memory once."""
+    registry.add_image("x", "often", layers=[LOWER] * 16)
+    image = look("often")
+    registry.reset()
+    assert image.ls()
+    assert [image.layers[0].members] * 16 == [layer.members for layer in image.layers]
+    assert 1 == len({id(layer.members) for layer in image.layers})
+    assert list(range(16)) == [layer.number for layer in image.layers]
+    assert registry.count_bytes("GET", BLOBS) < 2 * len(LOWER)
+
+
 # Progress
 
 

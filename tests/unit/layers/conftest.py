@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from distsdk.layers.compression import DEFAULT_LIMITS, LayerLimits
+from distsdk.layers.overlay import Overlay
+from distsdk.layers.tar import index_tar
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from distsdk.layers.layer import MemberFile
+    from distsdk.layers.member import Member
 
 
 KINDS = {
@@ -44,6 +51,20 @@ def _layer(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
         for info, data in entries:
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+class _Members:
+    """A layer for the merged tree, whose files are not opened."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.members = index_tar([packed])[0]
+
+    def open(self, member: Member, *, strict: bool = False) -> MemberFile:
+        raise NotImplementedError
+
+
+def _merged(*layers: bytes, limits: LayerLimits = DEFAULT_LIMITS) -> Overlay:
+    return Overlay([_Members(packed) for packed in layers], limits)
 
 
 def _seen(root: Path) -> dict[str, tuple[object, ...]]:
@@ -79,6 +100,12 @@ def entry() -> Callable[..., tuple[tarfile.TarInfo, bytes]]:
 def layer() -> Callable[..., bytes]:
     """Make a layer of entries."""
     return _layer
+
+
+@pytest.fixture(scope="session")
+def merged() -> Callable[..., Overlay]:
+    """Put layers on each other in memory: ``merged(lower, upper)``."""
+    return _merged
 
 
 @pytest.fixture(scope="session")

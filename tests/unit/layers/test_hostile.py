@@ -16,8 +16,7 @@ import pytest
 
 from distsdk.errors import DistError, LimitExceeded, MalformedDocument, Unsafe
 from distsdk.layers.member import Kind
-from distsdk.layers.overlay import Overlay
-from distsdk.layers.tar import index_tar, read_tar
+from distsdk.layers.tar import read_tar
 from distsdk.layers.target import MARKER, Target
 from distsdk.layers.unpack import apply, unpack
 
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from distsdk.layers.layer import MemberFile
     from distsdk.layers.member import Member
+    from distsdk.layers.overlay import Overlay
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is unpacked on Windows")
 
@@ -35,17 +34,6 @@ ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 #: An entry: name, kind, fields.
 Raw = tuple[str, str, dict[str, Any]]
-
-
-class Members:
-    """A layer for the merged tree."""
-
-    def __init__(self, packed: bytes) -> None:
-        self.members = index_tar([packed])[0]
-
-    def open(self, member: Member, *, strict: bool = False) -> MemberFile:
-        """Never called."""
-        raise NotImplementedError
 
 
 def file(name: str, **fields: Any) -> Raw:  # noqa: ANN401 - as the fixture
@@ -414,13 +402,18 @@ def test_a_hard_link_to_itself(to: str, place: Path, layers_of: Callable[[list[R
         [hard_link("b", ".")],
     ],
 )
-def test_a_hard_link_to_a_directory(entries: list[Raw], place: Path, layers_of: Callable[[list[Raw]], bytes]) -> None:
+def test_a_hard_link_to_a_directory(
+    entries: list[Raw],
+    place: Path,
+    layers_of: Callable[[list[Raw]], bytes],
+    merged: Callable[..., Overlay],
+) -> None:
     """A hard link to a directory is malformed, on disk and in the merged tree, and the error says why."""
     packed = layers_of(entries)
     with pytest.raises(MalformedDocument, match=r"is a hard link to '.', which is a directory"):
         apply(place / "target", packed)
     with pytest.raises(MalformedDocument, match=r"is a hard link to '.', which is a directory"):
-        Overlay([Members(packed)]).ls()
+        merged(packed).ls()
 
 
 @pytest.mark.parametrize("dry_run", [False, True])

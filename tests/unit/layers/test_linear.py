@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from distsdk.errors import LimitExceeded
+from distsdk.layers.compression import LayerLimits
 from distsdk.layers.lookups import Lookups
+from distsdk.layers.overlay import _View
+from distsdk.layers.tar import index_tar
 from distsdk.layers.unpack import apply, unpack
 
 if TYPE_CHECKING:
@@ -18,11 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from distsdk.layers.overlay import Overlay
+
     Info = tuple[tarfile.TarInfo, bytes]
     Entry = Callable[..., Info]
 
 ON_DISK = pytest.mark.skipif(sys.platform == "win32", reason="nothing is unpacked on Windows")
 
+#: Lines that an entry, and each name in its path, may take in the merged tree.
+LINES = 20
 #: Calls that an entry, and each name in its path, may take on disk.
 CALLS = 40
 
@@ -150,3 +157,123 @@ def test_links_that_multiply_the_work_are_refused(
     with pytest.raises(LimitExceeded, match="symbolic links") as caught:
         apply(tmp_path / "target", layer(*entries))
     assert 50_000 == caught.value.limit
+
+
+# The merged tree
+
+
+def lines(work: Callable[[], object]) -> int:
+    """Return how many lines are run of the module that merges layers: its loops call little."""
+    file = import_module("distsdk.layers.overlay").__file__
+    count = 0
+
+    def trace(frame: Any, event: str, _: object) -> Any:  # noqa: ANN401 - a frame, and this function
+        nonlocal count
+        if frame.f_code.co_filename != file:
+            return None
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("make", WHITEOUTS)
+def test_whiteouts_are_merged_in_linear_work(
+    make: Callable[[Entry], list[Info]], entry: Entry, layer: Callable[..., bytes], merged: Callable[..., Overlay]
+) -> None:
+    """Whiteouts find each folder of the merged tree empty of lower files after the first one."""
+    entries = make(entry)
+    tree = merged(layer(*entries))
+    assert lines(tree.ls) <= LINES * names(entries)
+
+
+def test_entries_behind_links_are_merged_in_linear_work(
+    entry: Entry, layer: Callable[..., bytes], merged: Callable[..., Overlay]
+) -> None:
+    """Where a chain of links leads is found out once in the merged tree."""
+    entries, link = chain(entry)
+    entries += [entry(f"{link}/{n}/{n}") for n in range(2000)]
+    tree = merged(layer(*entries))
+    assert lines(tree.ls) <= LINES * names(entries)
+
+
+def test_links_that_multiply_the_work_of_merging_are_refused(
+    entry: Entry, layer: Callable[..., bytes], merged: Callable[..., Overlay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries that have a chain of links looked up again and again exceed a limit in the merged tree, too."""
+    monkeypatch.setattr("distsdk.layers.overlay.Lookups", partial(Lookups, 50_000))
+    entries, link = chain(entry)
+    for n in range(500):
+        entries += [entry("other", "symlink", to="x"), entry(f"{link}/{n}")]
+    with pytest.raises(LimitExceeded, match="symbolic links") as caught:
+        merged(layer(*entries)).ls()
+    assert 50_000 == caught.value.limit
+
+
+def test_a_layer_is_looked_at_in_linear_work(entry: Entry, layer: Callable[..., bytes]) -> None:
+    """The folders that an entry implies are looked at once, and not for each entry below them."""
+    path = "/".join("d" * 500)
+    entries = [entry("link", "symlink", to="x"), *(entry(f"{path}/{n}/x") for n in range(500))]
+    members = index_tar([layer(*entries, entry("other/.wh.x"))])[0]
+    # Each name in a path is no work by itself: all of the paths' folders but the last one are known.
+    assert lines(lambda: _View(members)) <= 100 * (len(entries) + 500)
+
+
+def test_a_path_through_long_links_takes_linear_work(
+    entry: Entry, layer: Callable[..., bytes], merged: Callable[..., Overlay]
+) -> None:
+    """A path through links with many names takes no more than these names, whether layers are merged or not."""
+    entries, link = chain(entry, links=30, depth=300)
+    entries += [entry(f"{'/'.join('d' * 300)}/file")]
+    tree = merged(layer(*entries))
+    bound = LINES * (names(entries) + 30 * 900)
+    assert lines(lambda: tree.stat(f"/{link}/file")) <= bound + LINES * 4096
+    tree.ls()
+    assert lines(lambda: tree.stat(f"/{link}/file")) <= bound
+
+
+# Entries of all layers together
+
+
+@ON_DISK
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_entries_of_an_image_have_a_limit(
+    dry_run: bool, entry: Entry, layer: Callable[..., bytes], tmp_path: Path
+) -> None:
+    """A layer named often enough has more entries than all layers may have together, whiteouts included."""
+    packed = layer(*(entry(f"a/{n}") for n in range(10)), entry("b/.wh.c"))
+    limits = LayerLimits(members=11, image_members=33)
+    assert 30 == unpack([packed] * 3, tmp_path / "three", dry_run=dry_run, limits=limits).entries
+    with pytest.raises(LimitExceeded, match="more entries together") as caught:
+        unpack([packed] * 4, tmp_path / "four", dry_run=dry_run, limits=limits)
+    assert 33 == caught.value.limit
+
+
+def test_entries_of_the_merged_tree_have_a_limit(
+    entry: Entry, layer: Callable[..., bytes], merged: Callable[..., Overlay]
+) -> None:
+    """The limit of all layers together holds for listings, and for a path as far as it takes several layers."""
+    packed = layer(*(entry(f"a/{n}") for n in range(10)))
+    limits = LayerLimits(members=10, image_members=30)
+    assert 10 == len(merged(packed, packed, packed, limits=limits).ls("/a"))
+    assert 0 == merged(*[packed] * 9, limits=limits).stat("/a/1").layer - 8  # one layer decides
+    for look in ("ls", "stat"):
+        with pytest.raises(LimitExceeded, match="more entries together") as caught:
+            getattr(merged(*[packed] * 4, limits=limits), look)("/a/b" if look == "stat" else "/a")
+        assert 30 == caught.value.limit
+
+
+def test_implied_directories_have_a_limit(
+    entry: Entry, layer: Callable[..., bytes], merged: Callable[..., Overlay]
+) -> None:
+    """An entry with a long name does not make more directories in memory than there may be entries."""
+    packed = layer(entry("/".join("d" * 200)))
+    merged(packed, limits=LayerLimits(image_members=199)).ls()
+    with pytest.raises(LimitExceeded, match="the directories these imply"):
+        merged(packed, limits=LayerLimits(image_members=198)).ls()
