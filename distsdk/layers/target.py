@@ -608,6 +608,8 @@ class Target:
         if stat.S_ISDIR(mode):
             if keep is None or hash(path) not in self._cleared:
                 self._remove_tree(folder, path, keep)
+            elif hash(path) not in keep:
+                self._remove_if_empty(folder, path)
         elif keep is None or hash(path) not in keep:
             os.unlink(name, dir_fd=folder)
             self._stale = self._stale or stat.S_ISLNK(mode)

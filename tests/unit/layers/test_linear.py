@@ -123,6 +123,9 @@ def test_whiteouts_leave_what_their_layer_brings(entry: Entry, layer: Callable[.
     unpack([lower, upper], tmp_path / "target")
     found = {str(path.relative_to(tmp_path / "target")) for path in (tmp_path / "target").rglob("*")}
     assert {"a", "a/b", "a/b/c", "a/b/c/new", "a/d", "a/d/e", "a/d/e/new", "a/b/later", "a/f", "a/g", "a/g/h"} == found
+    # A directory of a lower layer goes with what was in it, although that went before.
+    unpack([lower, layer(entry("a/.wh..wh..opq"), entry(".wh.a"))], tmp_path / "empty")
+    assert [] == list((tmp_path / "empty").iterdir())
     # What one layer brings is lower for the next one.
     unpack([lower, upper, layer(entry("a/.wh..wh..opq"), entry("a/b/.wh.c"))], tmp_path / "another")
     assert ["a"] == [str(path.relative_to(tmp_path / "another")) for path in (tmp_path / "another").rglob("*")]
