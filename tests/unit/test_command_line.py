@@ -23,7 +23,7 @@ import pytest
 from distsdk.cli import EXIT_CODES, main, run
 from distsdk.cli.app import ELSEWHERE, SECTIONS
 from distsdk.cli.fetch import WINDOW
-from distsdk.testing import Authority, Cut, Redirect, Registry, Stall, Status, WrongBytes, WrongDigestHeader
+from distsdk.testing import Authority, Cut, Header, Redirect, Registry, Stall, Status, WrongBytes, WrongDigestHeader
 
 from ..support import ENVIRONMENT, HANGS, digest, run_command, start_command, wait_until
 
@@ -101,6 +101,17 @@ def test_warnings_are_told_unless_it_is_quiet(tmp_path: Path) -> None:
         for arguments, more in placed("--quiet", "1", "fetch", x, "1", "mediatype:application/json"):
             done = run_command(*arguments, variables={**variables, **more})
             assert (0, b"{}", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_warnings_of_a_registry_are_shown_unless_it_is_quiet() -> None:
+    """A ``Warning`` header is one line on stderr, however many responses have it, and none with ``--quiet``."""
+    for quiet in ([], ["--quiet"]):
+        with Registry() as registry:
+            registry.add_image("library/x", "1")
+            registry.fault(Header("Warning", '299 - "upgrade \x1b[1m soon"'))
+            done = run_command("inspect", f"{registry.locator('library/x')}:1", *quiet)
+            shown = f"distsdk: warning: {registry.host} says: upgrade \\x1b[1m soon\n"
+            assert (0, "" if quiet else shown) == (done.returncode, done.stderr.decode())
 
 
 def test_other_libraries_are_not_quoted() -> None:
