@@ -1,20 +1,20 @@
-"""Layouts and archives that skopeo and umoci write, read by distsdk: the bytes that they have, and the registry."""
+"""Layouts and archives that skopeo and umoci write, read by distsdk, and archives of distsdk, read by other tools."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import tarfile
-from typing import TYPE_CHECKING, Any
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from inside import REDIS, document, fetched, raw, refused, run, sha256sum, skopeo
 
 import distsdk
 from distsdk.remotes.layout import LayoutRemote
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -161,3 +161,83 @@ def test_what_umoci_does_to_a_layout_is_seen(made: Path, tmp_path: Path) -> None
     assert before == remote.resolve("amd64") != remote.resolve("labelled")
     config = distsdk.ImageConfig.parse(remote.fetch(remote.manifest("labelled").config).read())
     assert "b" == config.labels["a"]
+
+
+# Archives that distsdk writes
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The registry's redis as distsdk writes it: all platforms in an OCI archive, one for docker load."""
+    folder = tmp_path_factory.mktemp("written")
+    for words in (["copy", f"{REDIS}:7"], ["copy", "--docker", "--platform", "linux/amd64", f"{REDIS}:7"]):
+        done = run(*words, folder / ("docker.tar" if "--docker" in words else "oci.tar"))
+        assert 0 == done.returncode, done.stderr
+    return folder
+
+
+def test_skopeo_reads_an_oci_archive_of_ours(written: Path, tmp_path: Path) -> None:
+    """All platforms, byte for byte, by the tag."""
+    assert raw("7") == skopeo("inspect", "--raw", f"oci-archive:{written}/oci.tar:7")
+    copy("--all", "--preserve-digests", f"oci-archive:{written}/oci.tar:7", f"oci:{tmp_path}/layout:7")
+    parts = everything(remote_of(written / "oci.tar"), remote_of(written / "oci.tar").index("7"))
+    for path in (tmp_path / "layout/blobs/sha256").iterdir():
+        digest = f"sha256:{path.name}"
+        assert path.read_bytes() == parts.get(digest, raw("7"))
+
+
+def test_umoci_unpacks_an_oci_archive_of_ours(written: Path, tmp_path: Path) -> None:
+    """Once tar has unpacked it."""
+    (tmp_path / "layout").mkdir()
+    done = run("copy", "--platform", "linux/amd64", f"{written}/oci.tar:7", tmp_path / "amd64.tar")
+    assert 0 == done.returncode, done.stderr
+    subprocess.run(["tar", "-C", tmp_path / "layout", "-xf", tmp_path / "amd64.tar"], check=True)
+    unpack = ["umoci", "unpack", "--rootless", "--image", f"{tmp_path}/layout:7", f"{tmp_path}/bundle"]
+    subprocess.run(unpack, check=True, capture_output=True)
+    assert (tmp_path / "bundle/rootfs/usr/bin/redis-server").stat().st_size > 0
+
+
+def test_skopeo_reads_a_docker_archive_of_ours(written: Path, tmp_path: Path) -> None:
+    """By its name; config and layers are the image's, which skopeo unpacks on the way."""
+    archive = f"docker-archive:{written}/docker.tar"
+    remote = remote_of(written / "docker.tar")
+    manifest = remote.manifest("7")
+    config = distsdk.ImageConfig.parse(remote.fetch(manifest.config).read())
+    seen = json.loads(skopeo("inspect", "--raw", f"{archive}:{REDIS}:7"))
+    assert str(manifest.config.digest) == seen["config"]["digest"]
+    assert [str(diff_id) for diff_id in config.diff_ids] == [layer["digest"] for layer in seen["layers"]]
+    assert [f"{REDIS}:7"] == json.loads(skopeo("list-tags", archive))["Tags"]
+    copy(f"{archive}:{REDIS}:7", f"dir:{tmp_path}/dir")
+    for diff_id in config.diff_ids:
+        assert str(diff_id) == sha256sum((tmp_path / "dir" / diff_id.hex).read_bytes())
+    assert fetched(f"{REDIS}@{manifest.config.digest}") == (tmp_path / "dir" / manifest.config.digest.hex).read_bytes()
+
+
+def test_containerd_imports_archives_of_ours(written: Path, tmp_path: Path) -> None:
+    """Both kinds, under the full name; the image of the OCI archive keeps its digest."""
+    with tempfile.TemporaryDirectory(prefix="c") as short:
+        socket = f"{short}/socket"
+        config = Path(short, "config.toml")
+        config.write_text(
+            f'version = 2\nroot = "{short}/root"\nstate = "{short}/state"\n[grpc]\naddress = "{socket}"\n'
+        )
+        with (tmp_path / "log").open("wb") as log:
+            daemon = subprocess.Popen(["containerd", "--config", config], stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 60
+            while subprocess.run(["ctr", "-a", socket, "version"], capture_output=True, check=False).returncode:
+                assert time.monotonic() < deadline
+                assert daemon.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+            images = ["ctr", "-a", socket, "-n", "test", "images"]
+            for name, options in (("oci.tar", ["--all-platforms"]), ("docker.tar", [])):
+                importing = [*images, "import", "--no-unpack", *options, str(written / name)]
+                subprocess.run(importing, check=True, capture_output=True)
+                listed = subprocess.run([*images, "ls"], check=True, capture_output=True, text=True).stdout
+                [line] = [line for line in listed.splitlines() if line.startswith(f"{REDIS}:7 ")]
+                if name == "oci.tar":
+                    assert str(remote_of(written / name).resolve("7").digest) in line
+                subprocess.run([*images, "check"], check=True, capture_output=True)
+        finally:
+            daemon.terminate()
+            daemon.wait(60)
