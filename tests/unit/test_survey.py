@@ -24,6 +24,7 @@ from distsdk import Image, MissingExtra, Reference
 from distsdk.analysis import survey as surveys
 from distsdk.model.media import OCI_CONFIG, OCI_MANIFEST
 from distsdk.testing import Registry, Status
+from distsdk.transport.pool import HostPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -385,16 +386,42 @@ def test_a_host_that_never_stops_refusing_is_given_up(registry: Registry, monkey
     assert 4 == len(registry.requests)
 
 
-def test_429_pauses_all_tasks_of_a_host_at_once(registry: Registry) -> None:
+class HeldLimit(Limit):
+    """Answers what comes after the 429 once that has reached the client."""
+
+    def __init__(self, number: int, reached: threading.Event) -> None:
+        super().__init__({number}, "1")
+        self._number = number
+        self._reached = reached
+
+    def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
+        """Answer, or refuse."""
+        response = super().answer(request, respond)
+        if response.status != 429 and len(self.times) > self._number + 1:
+            assert self._reached.wait(60)
+        return response
+
+
+def test_429_pauses_all_tasks_of_a_host_at_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the pause come only requests that were under way: one for each of the other tasks at most."""
     for number in range(20, 200):
         add(registry, number)
-    limit = Limit({40}, "1")
+    reached = threading.Event()
+    ends: list[float] = []
+    pause = HostPool.pause
+
+    def seen(pool: HostPool, seconds: float) -> bool:
+        is_news = pause(pool, seconds)
+        ends.append(time.monotonic() + pool.paused() - 0.1)
+        reached.set()
+        return is_news
+
+    monkeypatch.setattr(HostPool, "pause", seen)
+    limit = HeldLimit(40, reached)
     registry.fault(limit)
     table = distsdk.survey(references(registry, 200), per_host=8)
     assert 200 == table["size"].count()
-    refused = limit.times[40]
-    assert sum(refused < came < refused + 1 for came in limit.times) <= 7
+    assert sum(came < ends[0] for came in limit.times[41:]) <= 7
 
 
 def test_per_host_bounds_connections_across_repositories(registry: Registry) -> None:
