@@ -104,12 +104,12 @@ def test_warnings_are_told_unless_it_is_quiet(tmp_path: Path) -> None:
 
 
 def test_warnings_of_a_registry_are_shown_unless_it_is_quiet() -> None:
-    """A ``Warning`` header is one line on stderr, however many responses have it, and none with ``--quiet``."""
+    """A ``Warning`` header is one line on stderr, and none with ``--quiet``."""
     for quiet in ([], ["--quiet"]):
         with Registry() as registry:
             registry.add_image("library/x", "1")
             registry.fault(Header("Warning", '299 - "upgrade \x1b[1m soon"'))
-            done = run_command("inspect", f"{registry.locator('library/x')}:1", *quiet)
+            done = run_command("resolve", f"{registry.locator('library/x')}:1", *quiet)
             shown = f"distsdk: warning: {registry.host} says: upgrade \\x1b[1m soon\n"
             assert (0, "" if quiet else shown) == (done.returncode, done.stderr.decode())
 
