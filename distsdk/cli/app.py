@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
 
+    from distsdk.model.digest import Digest
     from distsdk.model.reference import Locator, Reference
     from distsdk.remotes.base import Remote
     from distsdk.transport.hosts import Hosts
@@ -38,6 +39,9 @@ EXIT_CODES: tuple[tuple[tuple[type[errors.DistError], ...], int], ...] = (
     ((errors.RateLimited,), 7),
     ((errors.Unsafe, errors.LimitExceeded), 8),
 )
+#: Columns of a terminal in which tables show digests in full, and the characters of a digest that they show in fewer.
+_WIDE, _SHORT_DIGEST = 120, len("sha256:") + 12
+
 #: Seconds for the tags that are near a missing one, and names that are compared with a missing one.
 _NEAR_TIMEOUT, _NEAR_NAMES = 5.0, 10_000
 
@@ -550,6 +554,11 @@ def shows_progress(*, stdout: bool = False) -> bool:
 def terminal_width() -> int:
     """Return the columns of the terminal that stdout is, 0 where it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def fitted_digest(digest: Digest) -> str:
+    """Return a digest for a table: all of it, or its beginning on a terminal of fewer than `_WIDE` columns."""
+    return str(digest)[:_SHORT_DIGEST] if 0 < terminal_width() < _WIDE else str(digest)
 
 
 def write_line(text: str) -> None:

@@ -19,6 +19,7 @@ import distsdk
 from distsdk.cli.app import (
     add_near_names,
     connect,
+    fitted_digest,
     main,
     names_object,
     option,
@@ -50,9 +51,6 @@ _platform = click.option(
     metavar="OS/ARCH",
     help="Select the image of an index (default: linux on this machine's architecture).",
 )
-
-#: Columns of a terminal in which `inspect` shows the digests of layers in full, and how much it shows in fewer.
-_WIDE, _SHORT_DIGEST = 120, len("sha256:") + 12
 
 #: By the name of the kind; those that `stat.filemode` knows.
 _TYPES = {
@@ -132,9 +130,7 @@ def inspect(ref: str, platform: str | None, as_json: bool) -> None:
             write_line(f"{name:<9}{value}")
     width = terminal_width()
     for layer in image.layers:
-        digest = str(layer.descriptor.digest)
-        if width and width < _WIDE:
-            digest = digest[:_SHORT_DIGEST]
+        digest = fitted_digest(layer.descriptor.digest)
         made_by = "" if layer.history is None else " ".join(layer.history.created_by.split())
         line = printable(f"{f'layer {layer.number}':<9}{digest}  {human_size(layer.size):>10}  {made_by}".rstrip())
         write_line(line if not width or len(line) <= width else f"{line[: width - 1]}…")
@@ -259,7 +255,7 @@ def cat(ref: str, path: str, platform: str | None) -> None:
 def du(*, ref: str, path: str, platform: str | None, all_folders: bool, as_json: bool) -> None:
     """Show the size of each directory and layer of an image.
 
-    The sizes of layers include files that later layers replace or delete.
+    The size of a layer includes the files that later layers replace or delete, and shows them as hidden.
     """
     from distsdk.analysis.usage import usage
 
@@ -291,7 +287,7 @@ def du(*, ref: str, path: str, platform: str | None, all_folders: bool, as_json:
     for layer in found.layers:
         write_line(
             f"{human_size(layer.content):>12}  layer {layer.layer.number}: {counted(layer.files, 'file')}, "
-            f"{human_size(layer.packed)} packed, {human_size(layer.wasted)} hidden by later layers"
+            f"{human_size(layer.packed)} packed, {human_size(layer.wasted)} hidden"
         )
 
 

@@ -232,7 +232,7 @@ def delete(ref: str, yes: bool) -> None:
     required=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Verify with this public key, in PEM form (required).",
+    help="Verify with this public key, in PEM form.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(ref: str, key: Path, as_json: bool) -> None:

@@ -12,7 +12,19 @@ import click
 
 import distsdk
 from distsdk import errors
-from distsdk.cli.app import begin, connect, exit_code, main, option, read_reference, say, write, write_line
+from distsdk.cli.app import (
+    begin,
+    connect,
+    exit_code,
+    fitted_digest,
+    main,
+    option,
+    read_reference,
+    say,
+    write,
+    write_line,
+)
+from distsdk.model.media import INDEXES
 from distsdk.model.wording import human_size
 
 if TYPE_CHECKING:
@@ -109,7 +121,14 @@ def images(context: click.Context, as_json: bool) -> None:
     if as_json:
         write_line(json.dumps({name: descriptor.to_fields() for name, descriptor in found.items()}))
         return
-    rows = [(name, str(image.digest), str(image.platform or "") or image.media_type) for name, image in found.items()]
+    rows = [
+        (
+            name,
+            fitted_digest(image.digest),
+            "index" if image.media_type in INDEXES else str(image.platform or "") or image.media_type,
+        )
+        for name, image in found.items()
+    ]
     _write_table(("NAME", "DIGEST", "PLATFORM OR TYPE"), rows)
 
 
