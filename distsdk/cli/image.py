@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from distsdk.model.digest import Digest
     from distsdk.model.image import HistoryEntry
     from distsdk.model.reference import Reference
+    from distsdk.remotes.base import Remote
 
 _platform = click.option(
     "--platform",
@@ -63,10 +64,10 @@ _TYPES = {
 }
 
 
-def _image(reference: Reference, platform: str | None) -> Image:
+def _image(reference: Reference, platform: str | None, remote: Remote | None = None) -> Image:
     store = distsdk.Store(option("store"))
     return distsdk.image(
-        reference, platform=platform, remote=connect(reference.locator), store=store, progress=_reading()
+        reference, platform=platform, remote=remote or connect(reference.locator), store=store, progress=_reading()
     )
 
 
@@ -104,8 +105,10 @@ def inspect(ref: str, platform: str | None, as_json: bool) -> None:
 
     If the image was pulled, this command and the others that look inside an image read it from the store.
     """
-    image = _image(read_reference(ref), platform)
-    index = _index(image)
+    reference = read_reference(ref)
+    remote = connect(reference.locator)
+    image = _image(reference, platform, remote)
+    index = _index(image, remote)
     if as_json:
         fields = {
             "name": str(image.reference),
@@ -136,7 +139,7 @@ def inspect(ref: str, platform: str | None, as_json: bool) -> None:
         write_line(line if not width or len(line) <= width else f"{line[: width - 1]}…")
 
 
-def _index(image: Image) -> Digest | None:
+def _index(image: Image, remote: Remote) -> Digest | None:
     """Return the digest of the index that an image was chosen from, None where its name names the image itself.
 
     Where the image is not in the store, the index is requested once more.
@@ -148,7 +151,7 @@ def _index(image: Image) -> Digest | None:
     stored = store.images().get(name_in_store(reference))
     if stored is None:
         hints = (distsdk.Hint("mediatype", kind) for kind in DEFAULT_ACCEPT)
-        named = connect(reference.locator).fetch(reference.object, *hints)
+        named = remote.fetch(reference.object, *hints)
     else:
         named = store.blob(stored.digest, media_type=stored.media_type)
     if named.media_type not in INDEXES:
