@@ -269,6 +269,7 @@ def test_several_managers_and_none(make: Callable[..., Image]) -> None:
     assert () == make(files={"a": b""}).packages() == make().packages()
 
 
+@pytest.mark.slow
 def test_only_the_database_is_read(registry: Registry, make: Callable[..., Image]) -> None:
     """Of a layer that is known, a lookup costs no more than what holds the database: here, one span of it."""
     noise = {f"usr/{n}": random.Random(n).randbytes(3_000_000) for n in range(3)}
@@ -355,6 +356,7 @@ def test_the_first_name_in_a_header_counts(make: Callable[..., Image], tmp_path:
     assert "x" == package.name
 
 
+@pytest.mark.slow
 def test_a_cut_or_changed_database_is_an_error_or_has_fewer_packages(make: Callable[..., Image]) -> None:
     """Whatever is wrong with it, nothing else is raised."""
     source = random.Random(1)

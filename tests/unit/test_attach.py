@@ -79,6 +79,7 @@ def test_the_same_again_is_the_same(place: str, sbom: Path) -> None:
     assert [twice[0].digest] == [entry.digest for entry in listed(place)]
 
 
+@pytest.mark.slow
 def test_what_was_pushed_but_not_listed_is_listed(sbom: Path) -> None:
     """As when its writer was killed before: the manifest is there, and the tag that lists it is not."""
     with Registry(referrers=False) as registry:
@@ -162,6 +163,7 @@ def test_a_tag_or_a_digest_is_deleted(place: str, sbom: Path) -> None:
             delete(gone, remote=remote(place))
 
 
+@pytest.mark.slow
 def test_what_was_deleted_is_listed_no_more(place: str, sbom: Path) -> None:
     """Where the list is kept by clients, too."""
     push(f"{place}:1", sbom, remote=remote(place))

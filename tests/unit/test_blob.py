@@ -750,6 +750,7 @@ def by_save(blob: Blob, path: os.PathLike[str]) -> None:
     blob.save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [by_stream, by_reader, by_save])
 def test_memory_does_not_grow_with_a_blob(
     endless_digest: Digest, tmp_path: Path, way: Callable[[Blob, Path], None]

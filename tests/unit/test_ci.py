@@ -34,6 +34,7 @@ def legs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "arguments", "tests", "passed", "failed", "reasons"),
     [
@@ -55,12 +56,14 @@ def test_a_leg_passes_only_with_tests_that_ran(
     assert (passed, failed, reasons) == (result.passed, result.failed, list(result.reasons))
 
 
+@pytest.mark.slow
 def test_a_leg_is_stopped_when_its_time_is_over(legs: ModuleType) -> None:
     """A leg that hangs fails, with all the processes it started."""
     result = legs.run(legs.Leg("leg", "slow", 1, tests=False))
     assert (0, 1, ("was stopped after 1 s",)) == (result.passed, result.failed, result.reasons)
 
 
+@pytest.mark.slow
 def test_the_closing_line_adds_up_the_legs(
     legs: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

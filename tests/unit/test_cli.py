@@ -103,6 +103,7 @@ def test_lines_are_answered_as_they_come(registry: Registry) -> None:
         assert 0 == process.wait(timeout=HANGS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_stalled_first_object(registry: Registry) -> None:
     """The others go on as far as the window, and memory stays bounded."""
@@ -186,6 +187,7 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert 1 == said.count("\n")
 
 
+@pytest.mark.slow
 def test_time_is_limited(registry: Registry) -> None:
     """``--timeout`` ends the whole command, wherever it stands."""
     registry.fault(Stall(after=None), path="/manifests/")
@@ -197,6 +199,7 @@ def test_time_is_limited(registry: Registry) -> None:
         assert (6, b"distsdk: not done within 1 seconds (--timeout)\n") == (process.returncode, said)
 
 
+@pytest.mark.slow
 def test_interrupted(registry: Registry) -> None:
     """Ctrl-C ends it with 130 and without a traceback."""
     registry.fault(Stall(after=None), path="/manifests/")
@@ -207,6 +210,7 @@ def test_interrupted(registry: Registry) -> None:
     assert (130, b"") == (process.returncode, said.strip())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True])
 def test_a_closed_stdout(registry: Registry, many: bool) -> None:
     """It ends quietly, as other tools in a pipe do."""

@@ -128,6 +128,7 @@ def test_other_libraries_are_not_quoted() -> None:
 # What is written
 
 
+@pytest.mark.slow
 def test_a_listing_as_json_comes_page_by_page() -> None:
     """It is one JSON array, empty ones too, and its first page is written before the last one is there."""
 
@@ -222,6 +223,7 @@ def test_order_is_that_of_the_lines(registry: Registry) -> None:
     assert digest(b"".join(blobs[n] for n in order)) == digest(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_first_failure_makes_the_code(registry: Registry, tmp_path: Path) -> None:
     """First in the order of the lines, not of time; each is told once, and leaves no file behind."""
     good, bad = (str(registry.add_blob("library/x", data).digest) for data in (b"good", b"bad"))
@@ -243,6 +245,7 @@ def test_no_lines_are_no_objects(registry: Registry) -> None:
     assert [] == registry.requests
 
 
+@pytest.mark.slow
 def test_the_window_ends_and_opens_again(registry: Registry) -> None:
     """While the first object stalls, the others stop at the window; when it goes on, all come whole and in order."""
     blobs = [bytes([n]) * (24 << 20) for n in range(5)]
@@ -453,6 +456,7 @@ def test_an_option_counts_more_than_a_variable(registry: Registry) -> None:
         assert 0 == run_command(*arguments, variables=soon).returncode
 
 
+@pytest.mark.slow
 def test_times_are_limited(registry: Registry) -> None:
     """The whole by ``--timeout``, a silence by ``--read-timeout``: 6, one line, soon, and many objects alike."""
     registry.fault(Stall(after=None), path="/manifests/")
@@ -639,6 +643,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     ("event", "number"),
@@ -656,6 +661,7 @@ def test_interrupted_at_any_time(registry: Registry, event: str, number: int) ->
     assert (b"", b"") == (done.stdout, done.stderr.strip())
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("how", ["closed", "interrupted", "timed out"])
 def test_stdin_may_stay_open(registry: Registry, how: str) -> None:
@@ -684,6 +690,7 @@ def test_stdin_may_stay_open(registry: Registry, how: str) -> None:
     assert expected[how] == (code, said)
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("command", ["tags", "catalog"])
 def test_listings_into_a_closed_pipe(registry: Registry, command: str) -> None:

@@ -139,6 +139,7 @@ def read(registry: Registry) -> int:
 # What arrives
 
 
+@pytest.mark.slow
 def test_an_index_arrives_byte_for_byte(source: Registry, target: Registry) -> None:
     """With all its platforms, and nothing of what refers to it."""
     found = copied(source, target)
@@ -231,6 +232,7 @@ def test_a_document_may_have_several_of_cosigns_tags(source: Registry, target: R
     assert {signature} == {there.fetch(tag).read() for tag in tags}
 
 
+@pytest.mark.slow
 def test_they_are_listed_where_clients_have_to_do_that(source: Registry) -> None:
     """A registry without the list gets the tags that stand in for it."""
     with Registry(referrers=False) as target:
@@ -311,6 +313,7 @@ def test_within_one_repository_only_the_tag_is_new(source: Registry) -> None:
 # Other places
 
 
+@pytest.mark.slow
 def test_layouts_and_registries(source: Registry, target: Registry, tmp_path: Path) -> None:
     """From a registry to a layout, from there to another, and on to a registry, referrers and all."""
     first, second = f"{tmp_path}/one:7", f"{tmp_path}/two:7"
@@ -323,6 +326,7 @@ def test_layouts_and_registries(source: Registry, target: Registry, tmp_path: Pa
     assert at(target, "x").fetch(cosign_tag(found)).size
 
 
+@pytest.mark.slow
 def test_a_store_takes_and_gives(source: Registry, target: Registry, tmp_path: Path) -> None:
     """By its own names; what refers to something is kept and found there too, and is no garbage."""
     store = Store(tmp_path / "store")
@@ -371,6 +375,7 @@ def test_a_digest_is_held_against_it(source: Registry, target: Registry) -> None
     assert digest == at(target, "x").fetch(digest, f"mediatype:{media.OCI_INDEX}").digest
 
 
+@pytest.mark.slow
 def test_nothing_is_called_by_its_name_before_it_is_there(source: Registry, target: Registry) -> None:
     """A blob that the source lost, or has damaged, ends it: no document is pushed."""
     source.fault(Status(404), path=f"/blobs/{Digest.of(SMALL)}")

@@ -55,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_python_examples_run(page: str, folder: Path) -> None:
     """The Python of a page, put together, runs to its end; what would ask a registry is played."""
@@ -69,6 +70,7 @@ def test_python_examples_run(page: str, folder: Path) -> None:
     assert (0, b"") == (done.returncode, done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(map(shutil.which, SHELL_TOOLS)), reason=f"needs {', '.join(SHELL_TOOLS)}")
 @pytest.mark.parametrize("page", pages_with("sh"))
 def test_shell_examples_run(page: str, folder: Path) -> None:
@@ -92,6 +94,7 @@ def test_shell_examples_run(page: str, folder: Path) -> None:
     assert 0 == done.returncode, done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_the_first_image_takes_five_lines(folder: Path) -> None:
     """The README leads from nothing to an image in five lines; what follows the installation runs as it stands."""
     [lines] = [block.splitlines() for block in blocks(ROOT / "README.md", "text") if "git clone" in block]
@@ -107,6 +110,7 @@ def test_the_first_image_takes_five_lines(folder: Path) -> None:
 MODULES = sorted(path for path in (ROOT / "distsdk").rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_examples_in_docstrings_run(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a docstring shows is what happens; what would ask a registry is played."""

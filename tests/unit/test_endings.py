@@ -39,6 +39,7 @@ def unread(pipe: IO[bytes] | None) -> int:
     return int.from_bytes(left, sys.byteorder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGINT", "--timeout", "closed stdout"])
 @pytest.mark.parametrize("first", [b"", b"1\n"])
 def test_the_end_does_not_wait_for_stdin(registry: Registry, how: str, first: bytes) -> None:
@@ -84,6 +85,7 @@ socket.getaddrinfo = hang
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGINT", "--timeout"])
 def test_the_end_does_not_wait_for_name_servers(how: str) -> None:
     """While a name is looked up, which nothing can interrupt, the command can be ended all the same."""
@@ -105,6 +107,7 @@ def test_the_end_does_not_wait_for_name_servers(how: str) -> None:
     assert expected[how] == (code, said)
 
 
+@pytest.mark.slow
 def test_a_program_does_not_wait_for_name_servers() -> None:
     """A program that was told that a name was not resolved ends, whatever still waits for the name servers."""
     code = f"""{SILENT_NAMES}
@@ -122,6 +125,7 @@ except distsdk.Unreachable as error:
     assert done.stdout.startswith("the name of registry.invalid was not resolved within 0.2 seconds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["--help", "--version", "fetch --help", "tags {x}", "resolve {x}:1", "hosts {x}"])
 def test_a_stdout_that_is_closed_by_its_reader(registry: Registry, arguments: str) -> None:
     """Whatever is written to a pipe that nobody reads any longer, the end is quiet, and the same: 141."""
@@ -137,6 +141,7 @@ def test_a_stdout_that_is_closed_by_its_reader(registry: Registry, arguments: st
     assert (141, b"") == (done.returncode, done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descriptor", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("arguments", ["fetch {x} 1", "fetch {x} -", "fetch {x} missing", "tags {x}", "--help"])
 def test_descriptors_that_are_closed_from_the_start(registry: Registry, arguments: str, descriptor: str) -> None:
@@ -157,6 +162,7 @@ def test_descriptors_that_are_closed_from_the_start(registry: Registry, argument
         assert done.returncode == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")  # noqa: PTH110
 @pytest.mark.parametrize("arguments", [["fetch", "1"], ["tags"], ["resolve"]])
 def test_a_full_disk_is_told_once(registry: Registry, arguments: list[str]) -> None:

@@ -287,6 +287,7 @@ def test_unstrip_gives_back_what_strip_took(fs: DistFileSystem) -> None:
         assert path == fs._strip_protocol(f"{path}/")
 
 
+@pytest.mark.slow
 def test_strange_names_work_everywhere(fs: DistFileSystem, registry: Registry) -> None:
     """Each name that `ls` gives is opened by it, also by `fsspec.open`, in a chain, from an image and an artifact."""
     files = {f"dir/{name}": name.encode() for name in STRANGE}
@@ -492,6 +493,7 @@ def test_hostile_titles_are_refused(
     assert registry.count(path=BLOBS) == 0
 
 
+@pytest.mark.slow
 def test_a_deep_title_is_no_recursion(fs: DistFileSystem, registry: Registry, tmp_path: Path) -> None:
     """As many folders as a path may have are walked through, up and down."""
     base = push(registry, "deep", [("a/" * 2000 + "b", b"x", {})])
@@ -794,6 +796,7 @@ def test_options_are_few_and_none_is_a_secret() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_without_fsspec_the_extra_is_named(tmp_path: Path) -> None:
     """Where fsspec is missing, the module says what to install; the rest of distsdk does without."""
     code = (

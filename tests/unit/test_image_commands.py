@@ -249,6 +249,7 @@ def test_hostile_names_are_shown_and_not_acted_upon(run: Run, registry: Registry
 # What it costs
 
 
+@pytest.mark.slow
 def test_a_pass_is_told_once(registry: Registry, ref: str, variables: dict[str, str]) -> None:
     """The first command says what it reads, on stderr; the next one, another process, reads and says nothing."""
     command = [*COMMAND, "ls", ref, "/etc"]
@@ -559,6 +560,7 @@ def test_damage_has_code_5(run: Run, registry: Registry, ref: str) -> None:
         assert (5, True) == (code, str(Digest.of(LOWER)) in line)
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("arguments", [["cat", "/usr/bin/tool"], ["ls", "-R"]])
 def test_a_closed_stdout_ends_quietly(

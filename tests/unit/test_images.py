@@ -233,6 +233,7 @@ def test_a_layer_that_is_there_twice_costs_once(registry: Registry, look: Callab
     assert len(LOWER) == registry.count_bytes("GET", BLOBS)
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_cache(registry: Registry, tmp_path: Path) -> None:
     """The default cache is a folder of the user's, shared by processes."""
     name = f"{registry.locator('x')}:1"

@@ -211,6 +211,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         getattr(distsdk, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_can_be_imported_first(module: str) -> None:
     """No module needs another one to be imported before it."""

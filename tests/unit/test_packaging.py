@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import distsdk
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +41,7 @@ def test_the_extra_all_is_all_of_them() -> None:
     assert f"distsdk[{','.join(extras)}]" == everything
 
 
+@pytest.mark.slow
 def test_whatever_is_imported_is_declared() -> None:
     """A library that distsdk imports is one of its dependencies or extras, not one that happens to be installed."""
     imported: set[str] = set()

@@ -198,6 +198,7 @@ TOKENS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_worker_reads_what_was_read_here(logged_in: Registry, files: Files, tmp_path: Path) -> None:
     """Another process finds a login by itself, reads the same, and makes the same Dask tokens, twice, from any seed."""
     found = things(logged_in, tmp_path)

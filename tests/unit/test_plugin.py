@@ -72,6 +72,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return Environment(python, files, sources)
 
 
+@pytest.mark.slow
 def test_it_is_fetched_through_by_connect(environment: Environment) -> None:
     """In an environment that has the plug-in its host is its own, with nothing imported by hand."""
     script = (
@@ -85,6 +86,7 @@ def test_it_is_fetched_through_by_connect(environment: Environment) -> None:
     assert SAMPLE.objects[SAMPLE.tags["7-amd64"]] == run.stdout
 
 
+@pytest.mark.slow
 def test_it_is_fetched_through_by_the_command_line(environment: Environment) -> None:
     """A reference, and a locator with an object, write the object's bytes to stdout."""
     layer, raw = SAMPLE.largest()
@@ -125,6 +127,7 @@ def test_its_errors_have_their_exit_codes(environment: Environment, arguments: l
     assert len(run.stderr.splitlines()) <= 4
 
 
+@pytest.mark.slow
 def test_its_own_tests_run_the_suite(environment: Environment, tmp_path: Path) -> None:
     """A test class of a few lines holds the plug-in to the whole contract."""
     report = tmp_path / "report.xml"

@@ -64,6 +64,7 @@ def test_names_can_be_listed_and_missing_ones_are_missing() -> None:
         distsdk.nothing  # type: ignore[attr-defined] # that is the point  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_star_import_brings_them_all() -> None:
     """`from distsdk import *` gives every public name and no other."""
     program = "from distsdk import *; print(*sorted(name for name in dir() if not name.startswith('__')))"
@@ -78,6 +79,7 @@ def test_names_are_pickled_by_their_homes() -> None:
         assert value is pickle.loads(pickle.dumps(value))  # noqa: S301 - our own bytes
 
 
+@pytest.mark.slow
 def test_a_users_script_has_the_types_it_says(tmp_path: Path) -> None:
     """mypy, strict, reads a user's script from outside the repository, with distsdk as it is installed."""
     pytest.importorskip("mypy")

@@ -568,6 +568,7 @@ def test_an_image_is_completed(registry: Registry, store: Store) -> None:
 # What goes wrong
 
 
+@pytest.mark.slow
 def test_a_missing_layer_leaves_the_rest(registry: Registry, store: Store) -> None:
     """It is not found, there is no name, and what came of the others is gone on with the next time."""
     big = str(Digest.of(BIG))
@@ -765,6 +766,7 @@ def test_one_digest_has_one_size(registry: Registry, store: Store, case: str) ->
     assert 0 == registry.count(path="/blobs/")
 
 
+@pytest.mark.slow
 def test_a_document_is_fetched_once(registry: Registry, store: Store) -> None:
     """However often indexes refer to it, and where a manifest has it among its layers, too."""
     image = registry.add_image("y", layers=[b"1"], platform="linux/amd64")
@@ -827,6 +829,7 @@ def test_another_kind_of_remote_is_held_to_the_same(store: Store) -> None:
 # How it ends
 
 
+@pytest.mark.slow
 @posix
 def test_an_interrupt_ends_it_and_the_next_one_goes_on(registry: Registry, store: Store) -> None:
     """In the middle of blobs that do not come: 130, soon and without a word; what was here is not sent again."""
@@ -851,6 +854,7 @@ def test_an_interrupt_ends_it_and_the_next_one_goes_on(registry: Registry, store
     assert (f"bytes={had}-{len(BIG) - 1}", len(BIG) - had) == (request.headers["Range"], request.body_bytes_sent)
 
 
+@pytest.mark.slow
 @posix
 def test_a_killed_one_leaves_nothing_half(registry: Registry, store: Store) -> None:
     """SIGKILL at any time: what is visible is whole, the next one goes on, and all in all little is sent twice."""
@@ -875,6 +879,7 @@ def test_a_killed_one_leaves_nothing_half(registry: Registry, store: Store) -> N
     assert registry.count_bytes(path="/blobs/") <= 1.2 * sum(info.size for info in store.blobs())
 
 
+@pytest.mark.slow
 @posix
 def test_two_processes_fetch_each_blob_once(registry: Registry, store: Store) -> None:
     """They pull the same image at once, and more of them too: the blobs are shared out among them."""
@@ -1052,6 +1057,7 @@ def test_few_threads_are_enough(
     assert parts(store, descriptor) == whole(store)
 
 
+@pytest.mark.slow
 def test_so_many_blobs_come_at_once(registry: Registry, store: Store) -> None:
     """As many as `jobs` says, and no thread is left."""
     jobs = most = 0

@@ -216,6 +216,7 @@ def ranges(script: Script, connections: int | None, *, at: int = 0, segment: int
 # Several connections that were asked for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 1_000_000, len(DATA) - 1, len(DATA)])
 @pytest.mark.parametrize("connections", [1, 2, 3, 8, 64])
 def test_the_bytes_come_in_order(at: int, connections: int) -> None:
@@ -350,6 +351,7 @@ def test_refused_connections_do_without(error: BaseException) -> None:
     assert [(0, PART), (PART, 2 * PART), (PART, len(DATA))] == script.opened
 
 
+@pytest.mark.slow
 def test_fewer_connections_than_asked_for_share_the_rest() -> None:
     """A server that gives three at once is read over three."""
     script = Script(refuses=lambda _, held: RateLimited("429") if held >= 3 else None, bucket=each(8 * MIB))
@@ -390,6 +392,7 @@ def test_an_error_comes_when_its_byte_is_due(error: BaseException) -> None:
     assert all(end - start <= PART for start, end in map(closed, script.opened))  # nobody tried once more
 
 
+@pytest.mark.slow
 def test_a_range_that_breaks_for_good_is_taken_over() -> None:
     """Where others are at work, one of them goes on at the byte where it broke."""
     script = Script(breaks={2: 150_001})
@@ -398,12 +401,14 @@ def test_a_range_that_breaks_for_good_is_taken_over() -> None:
     assert len(DATA) == script.count
 
 
+@pytest.mark.slow
 def test_a_range_that_ends_early_ends_the_iteration() -> None:
     """What is missing is not made up from elsewhere; whoever counts finds out."""
     script = Script(breaks={2: 150_001}, error=None)
     assert DATA[:150_001] == b"".join(ranges(script, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", [2, 8])
 def test_more_than_was_asked_for_is_refused(connections: int) -> None:
     """A source that gives more bytes than a read may have does not write over what comes next."""
@@ -421,6 +426,7 @@ def test_more_than_was_asked_for_is_refused(connections: int) -> None:
 # Giving up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["close", "forget", "cycle"])
 def test_giving_up_ends_everything(way: str) -> None:
     """Closed, forgotten, or found by the collector: no stream and no thread is left."""
@@ -452,6 +458,7 @@ def test_giving_up_ends_reads_that_wait() -> None:
     assert eventually(lambda: (script.held, others()) == (0, []))
 
 
+@pytest.mark.slow
 def test_giving_up_does_not_wait_for_a_stream_that_cannot_be_ended() -> None:
     """It ends with its next byte."""
     gate = threading.Event()
@@ -466,6 +473,7 @@ def test_giving_up_does_not_wait_for_a_stream_that_cannot_be_ended() -> None:
     assert script.count <= read + 3 * script.step
 
 
+@pytest.mark.slow
 def test_giving_up_does_not_wait_for_a_stream_that_is_being_opened() -> None:
     """When it is there, it is closed unread."""
     asked, late = threading.Event(), threading.Event()
@@ -487,6 +495,7 @@ def test_giving_up_does_not_wait_for_a_stream_that_is_being_opened() -> None:
     assert (2, 0) == (len(script.opened), script.held)
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_everything() -> None:
     """Ctrl-C while the reader waits for a range is a KeyboardInterrupt at once."""
     never = threading.Event()
@@ -546,6 +555,7 @@ def shared(rate: float) -> Callable[[], Bucket]:
     return lambda: bucket
 
 
+@pytest.mark.slow
 def test_more_connections_are_opened_while_they_help() -> None:
     """Where each connection has its own limit, the default comes to eight of them, and is several times as fast."""
     rate = 2 * MIB
@@ -558,6 +568,7 @@ def test_more_connections_are_opened_while_they_help() -> None:
     assert 0 == script.held
 
 
+@pytest.mark.slow
 def test_connections_that_share_a_limit_are_not_multiplied() -> None:
     """Where a second one brings nothing, there are no more than two."""
     script = Script(bucket=shared(6 * MIB), step=8 * 1024)
@@ -565,6 +576,7 @@ def test_connections_that_share_a_limit_are_not_multiplied() -> None:
     assert 2 == script.most
 
 
+@pytest.mark.slow
 def test_blobs_that_are_read_at_once_share_more_connections() -> None:
     """Sixteen readers have their own connection each, and a few more together; the next reader has them again."""
     scripts = [Script(DATA[:MIB], bucket=each(MIB), step=8 * 1024) for _ in range(16)]
@@ -586,6 +598,7 @@ def test_blobs_that_are_read_at_once_share_more_connections() -> None:
     test_more_connections_are_opened_while_they_help()
 
 
+@pytest.mark.slow
 def test_a_slow_reader_causes_no_connections() -> None:
     """It is the reader that is waited for, not the network."""
     script = Script()
@@ -605,6 +618,7 @@ def test_a_source_that_computes_has_one_connection(monkeypatch: pytest.MonkeyPat
     assert [(0, None)] == script.opened
 
 
+@pytest.mark.slow
 def test_busy_readers_cause_no_connections() -> None:
     """Where other readers of the process keep a core busy, a wait is none for the network; they are forgotten later."""
     script = Script(DATA[:MIB], bucket=each(MIB), step=8 * 1024)
@@ -618,6 +632,7 @@ def test_busy_readers_cause_no_connections() -> None:
     assert script.most > 1
 
 
+@pytest.mark.slow
 def test_a_small_blob_has_one_connection() -> None:
     """It is over before others would help."""
     script = Script(DATA[:PART], bucket=each(MIB / 4), step=1024)
@@ -628,6 +643,7 @@ def test_a_small_blob_has_one_connection() -> None:
     assert 32 * MIB == WORTH_IT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tells", [False, True])
 def test_ranges_need_a_size(tells: bool) -> None:
     """Where it is not declared, it is what the first stream tells, or there is one connection."""
@@ -637,6 +653,7 @@ def test_ranges_need_a_size(tells: bool) -> None:
     assert tells == (script.most > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [-1, 0, 1, len(SHORT) - 1, len(SHORT) + 1, 1 << 62])
 def test_a_size_that_is_told_is_not_believed(size: int) -> None:
     """Where it is wrong, the bytes are wrong too, or there are fewer of them; never is it taken for the end of all."""
@@ -656,6 +673,7 @@ def test_a_size_that_is_told_is_not_believed(size: int) -> None:
     assert SHORT[: len(chunks)] == chunks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RateLimited("429"), Denied("403", status=403), Unreachable("no more")])
 def test_the_first_connection_goes_on_where_others_are_refused(error: BaseException) -> None:
     """Nobody asked for several, so that they are refused is no error, and they are not asked for again."""
@@ -665,6 +683,7 @@ def test_the_first_connection_goes_on_where_others_are_refused(error: BaseExcept
     assert [(0, None)] == script.opened[:1]
 
 
+@pytest.mark.slow
 def test_the_first_connection_goes_on_where_ranges_are_ignored() -> None:
     """The stream that would have to pass over the beginning is closed unread."""
     script = Script(SHORT, bucket=each(4 * MIB), ignores=lambda number: number > 0)
@@ -673,6 +692,7 @@ def test_the_first_connection_goes_on_where_ranges_are_ignored() -> None:
     assert len(SHORT) == script.count
 
 
+@pytest.mark.slow
 def test_the_first_connection_goes_on_where_others_break() -> None:
     """A range that breaks before the first stream has come to it costs nothing but itself."""
     script = Script(SHORT, bucket=each(4 * MIB), breaks={1: 0})
@@ -680,6 +700,7 @@ def test_the_first_connection_goes_on_where_others_break() -> None:
     assert 2 == len(script.opened)
 
 
+@pytest.mark.slow
 def test_the_first_connection_does_not_wait_for_others_to_begin() -> None:
     """It passes by ranges that are slow to open; they are begun farther ahead each time, until they are in time."""
 

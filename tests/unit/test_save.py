@@ -524,6 +524,7 @@ def test_an_impossible_number_of_connections(tmp_path: Path, connections: int) -
 # Whatever happens
 
 
+@pytest.mark.slow
 @given(
     data=st.binary(max_size=300),
     kept=st.one_of(st.integers(0, 300), st.binary(max_size=320)),

@@ -166,6 +166,7 @@ def test_what_a_pull_refuses_has_its_code(registry: Registry, folder: Path, tmp_
     assert (3, True, {}) == (code, digest(LAYER) in said, Store(folder).images())
 
 
+@pytest.mark.slow
 @posix
 def test_a_pull_has_a_timeout(registry: Registry, folder: Path) -> None:
     """For the whole command: 6, soon, in one line, and what came is kept."""
@@ -184,6 +185,7 @@ def test_a_pull_has_a_timeout(registry: Registry, folder: Path) -> None:
 # Content
 
 
+@pytest.mark.slow
 @posix
 def test_an_ingest_is_seen_while_it_goes_on(folder: Path) -> None:
     """With its key, what is here and of how many, since when, and by whom; done, it is a blob and no longer active."""
@@ -421,6 +423,7 @@ def test_the_store_is_named_in_many_ways(tmp_path: Path) -> None:
         assert [Digest.of(b"bytes")] == [info.digest for info in Store(place).blobs()], arguments
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     "arguments",
@@ -450,6 +453,7 @@ def test_a_stdout_that_is_closed_by_its_reader(registry: Registry, folder: Path,
     assert (141, b"") == (ended.returncode, ended.stderr)
 
 
+@pytest.mark.slow
 @posix
 def test_a_pipe_from_fetch_to_xargs(registry: Registry, folder: Path) -> None:
     """Piece by piece, as people do it: every layer is fetched and ingested, several at once, listed, and removed."""

@@ -303,6 +303,7 @@ def test_hosts_do_not_wait_for_each_other(registry: Registry) -> None:
     assert 40 == table["size"].count()
 
 
+@pytest.mark.slow
 def test_references_are_taken_some_at_a_time(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of very many, no more wait than the limit says; how many there will be is not known then."""
     monkeypatch.setattr(surveys, "AHEAD", 50)
@@ -349,6 +350,7 @@ class Limit:
         return respond(request)
 
 
+@pytest.mark.slow
 def test_a_host_is_left_alone_for_as_long_as_it_says(registry: Registry) -> None:
     """Nothing is asked of it in between, and nothing is lost."""
     limit = Limit({7}, "1")
@@ -605,6 +607,7 @@ def client() -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.slow
 def test_a_cluster_finds_the_same(registry: Registry, client: Client, tmp_path: Path) -> None:
     """Rows, order and errors; also what is kept."""
     names = [*references(registry), f"{registry.locator('x')}:none"]
@@ -627,6 +630,7 @@ def test_the_limit_holds_for_all_workers_together(registry: Registry, client: Cl
     assert 3 == peak.most
 
 
+@pytest.mark.slow
 def test_a_refusal_of_one_worker_holds_for_all(registry: Registry, client: Client) -> None:
     """One at a time, by whichever worker: nothing comes before the pause is over."""
     limit = Limit({7}, "1")
@@ -635,6 +639,7 @@ def test_a_refusal_of_one_worker_holds_for_all(registry: Registry, client: Clien
     assert limit.times[8] - limit.times[7] >= 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_loses_nothing(registry: Registry, client: Client, tmp_path: Path) -> None:
     """What it was at is done by another one."""
     flag = tmp_path / "died"
@@ -653,6 +658,7 @@ def test_a_worker_that_dies_loses_nothing(registry: Registry, client: Client, tm
     assert 20 == table["size"].count() == table["value"].count()
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_workers_is_an_error(registry: Registry, client: Client) -> None:
     """It is one row; those that were in the same task are done."""
     cluster: Any = client.cluster

@@ -280,6 +280,7 @@ def test_arguments_are_shown_as_a_shell_takes_them(place: str) -> None:
         check_shown(place, text)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(place=st.sampled_from(sorted(PLACES | WORDS)), text=TEXTS)
 def test_any_text_in_any_place_is_shown_and_never_acted_upon(place: str, text: str) -> None:
@@ -311,6 +312,7 @@ def test_long_text_is_cut_visibly(place: str, text: str) -> None:
     assert re.search(f"{re.escape(escaped)}(?:{last})?…", Page(source).text)
 
 
+@pytest.mark.slow
 def test_the_largest_values_stay_small() -> None:
     """With the largest text in every field and ten thousand entries in every list, a page has at most 20 kB."""
     t = "<" * 400

@@ -660,6 +660,7 @@ def test_outside_of_a_kernel_it_is_text(look: Callable[..., Image]) -> None:
     assert repr(e).startswith("<ImageExplorer 127.0.0.1")
 
 
+@pytest.mark.slow
 def test_in_a_plain_ipython_it_is_text(registry: Registry, tmp_path: Path) -> None:
     """IPython in a terminal has no front end for widgets."""
     code = f"import distsdk; distsdk.image('{registry.locator('x')}:1', platform='linux/amd64').explore()"

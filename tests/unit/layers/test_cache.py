@@ -258,6 +258,7 @@ for number in range(60):
 """
 
 
+@pytest.mark.slow
 def test_processes_share_it(tmp_path: Path) -> None:
     """What is read is whole, whoever writes, removes and reads at the same time, and the limit holds in the end."""
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)]) for _ in range(3)]

@@ -334,6 +334,7 @@ def bomb(how: Compression, mib: int) -> bytes:
     return b"".join([packer.compress(bytes(MIB)) for _ in range(mib)] + [packer.flush()])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("how", [GZIP, ZSTD])
 def test_a_bomb_is_refused_in_little_memory(how: Compression) -> None:

@@ -435,6 +435,7 @@ def test_names_that_differ_in_case_or_form(place: Path, layers_of: Callable[[lis
     assert before == sorted(path.name for path in (place / "canary").iterdir())
 
 
+@pytest.mark.slow
 def test_a_tree_deeper_than_any_path(place: Path, layers_of: Callable[[list[Raw]], bytes]) -> None:
     """Links take entries deeper than a path can be; a whiteout removes it all with few descriptors."""
     entries: list[Raw] = [symlink("0", ".")]

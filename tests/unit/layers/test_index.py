@@ -95,6 +95,7 @@ def spans(packed: bytes, step: int = MIB) -> Gunzip:
     return gunzip
 
 
+@pytest.mark.slow
 @needs_zlib
 @pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 def test_every_span_can_be_read_by_itself(pack: Callable[[bytes], bytes]) -> None:
@@ -113,6 +114,7 @@ def test_every_span_can_be_read_by_itself(pack: Callable[[bytes], bytes]) -> Non
     assert found == spans(packed, 99_991).spans
 
 
+@pytest.mark.slow
 @needs_zlib
 def test_spans_begin_at_every_bit() -> None:
     """So that each way to fill up a byte is tried."""
@@ -121,6 +123,7 @@ def test_spans_begin_at_every_bit() -> None:
     assert set(range(8)) == tried
 
 
+@pytest.mark.slow
 @needs_zlib
 def test_two_spans_are_less_than_a_megabyte_and_a_half() -> None:
     """What a read of a few bytes costs at most, whether the layer can be compressed or not."""
@@ -156,6 +159,7 @@ def test_gzip_is_refused_as_by_the_standard_library(data: st.DataObject) -> None
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 @needs_zlib
 def test_a_bomb_is_refused_early() -> None:
     """By its ratio, before all of it was unpacked."""
@@ -180,6 +184,7 @@ def test_a_block_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         list(Gunzip(DEFAULT_LIMITS).run([packed_by(9)(bytes(3 * MIB))]))
 
 
+@pytest.mark.slow
 @needs_zlib
 def test_threads_unpack_side_by_side() -> None:
     """Each has a stream of its own."""
@@ -260,6 +265,7 @@ def test_gzip_without_the_systems_zlib_is_copied(monkeypatch: pytest.MonkeyPatch
         deflate._library.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_wrong_byte_in_a_span_is_refused_before_it_is_unpacked(kind: str) -> None:
     """Whatever of its bytes it is."""
@@ -399,6 +405,7 @@ def test_an_index_of_another_layer_is_refused() -> None:
         Index.from_bytes(INDEX.to_bytes(), Digest.of(b"another layer"))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.data())
 def test_an_index_with_a_right_checksum_and_wrong_content(data: st.DataObject) -> None:
@@ -419,6 +426,7 @@ def test_an_index_with_a_right_checksum_and_wrong_content(data: st.DataObject) -
             found.unpack(number, b"bytes of the layer")
 
 
+@pytest.mark.slow
 @needs_zlib
 def test_spans_that_lie_are_refused() -> None:
     """Their bytes are right by their hashes and do not unpack to what they should: an error, not a traceback."""

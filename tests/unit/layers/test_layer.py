@@ -207,6 +207,7 @@ def test_the_digest_of_a_file_is_known_where_the_table_has_it(registry: Registry
 # Passes, indexes and copies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "gzip", "zstd"])
 def test_a_pass_is_made_once(registry: Registry, tmp_path: Path, kind: str) -> None:
     """What it costs is said before; later a file costs its spans, or nothing where the layer was copied."""
@@ -234,6 +235,7 @@ def test_a_pass_is_made_once(registry: Registry, tmp_path: Path, kind: str) -> N
         assert registry.count_bytes(path=BLOBS) <= 1.2 * len(data)  # neighbours are not asked for again and again
 
 
+@pytest.mark.slow
 @needs_zlib
 def test_a_read_anywhere_costs_less_than_a_megabyte_and_a_half(registry: Registry, tmp_path: Path) -> None:
     """Of gzip, wherever it is."""
@@ -321,6 +323,7 @@ def test_what_a_pass_has_found_is_there_before_others_look(registry: Registry, t
     cache.written.clear()
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_done_without(registry: Registry, tmp_path: Path) -> None:
     """Its folder cannot be made: a pass is made by each object, and its copy has no name."""
     (tmp_path / "file").touch()
@@ -331,6 +334,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(registry: Registry, tmp_
             assert files[name] == layer.open(find(layer, name)).read()
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_removed_is_made_anew(registry: Registry, tmp_path: Path) -> None:
     """Who is reading reads on; others list from the index, and read the layer again when they open a file."""
     descriptor, cache = put(registry, big("zstd")), Cache(tmp_path / "cache")
@@ -359,6 +363,7 @@ def test_a_cache_too_small_for_a_copy_still_serves_who_made_it(registry: Registr
 # What is wrong is refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "gzip", "zstd"])
 def test_a_wrong_byte_on_the_wire_is_refused(registry: Registry, tmp_path: Path, kind: str) -> None:
     """In the pass, and later in every span; nothing is handed out, and the next read, when all is well, is right."""
@@ -395,6 +400,7 @@ def test_a_wrong_byte_in_a_chunk_is_refused(registry: Registry) -> None:
         assert member.size == len(file.read())
 
 
+@pytest.mark.slow
 def test_damage_in_a_copy_is_refused(registry: Registry, tmp_path: Path) -> None:
     """Every piece has its hash; the copy is thrown away, and made anew by who comes next."""
     descriptor, cache = put(registry, big("zstd")), Cache(tmp_path / "cache")
@@ -412,6 +418,7 @@ def test_damage_in_a_copy_is_refused(registry: Registry, tmp_path: Path) -> None
     assert files["noise"] == later.open(find(later, "noise")).read()
 
 
+@pytest.mark.slow
 def test_a_damaged_index_is_made_anew(registry: Registry, tmp_path: Path) -> None:
     """As if none were there; so is that of another layer under this one's name."""
     descriptor, cache = put(registry, big("gzip")), Cache(tmp_path / "cache")
@@ -430,6 +437,7 @@ def test_a_damaged_index_is_made_anew(registry: Registry, tmp_path: Path) -> Non
         assert (1, right) == (registry.count(path=BLOBS), path.read_bytes())
 
 
+@pytest.mark.slow
 def test_an_index_for_another_diff_id_is_not_taken(registry: Registry, tmp_path: Path) -> None:
     """Somebody else had a config that said so, or none: here it is an error, as in a pass."""
     descriptor, cache = put(registry, big("gzip")), Cache(tmp_path / "cache")
@@ -593,6 +601,7 @@ def test_what_is_no_file_cannot_be_opened(plain: LayerFiles) -> None:
             plain.open(wrong)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 5 * MIB), st.integers(0, 200_000)), max_size=6))
 def test_reads_in_any_order(plain: LayerFiles, reads: list[tuple[int, int]]) -> None:

@@ -563,6 +563,7 @@ def outcome(overlay: Overlay, path: str, *, follow: bool) -> Any:  # noqa: ANN40
     return entry.member, entry.layer, entry.hard_link, real
 
 
+@pytest.mark.slow
 @is_root
 @settings(max_examples=200)
 @given(
@@ -600,6 +601,7 @@ def test_the_merged_tree_is_what_unpacking_makes(stack: list[str], paths: list[s
                 assert outcome(overlay, path, follow=follow) == outcome(Overlay(layers(*stack)), path, follow=follow)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_entries() -> None:
     """Take no more than some 200 bytes each, members not counted."""
     import tracemalloc

@@ -182,6 +182,7 @@ def by_us(data: bytes, *cuts: int) -> list[tuple[object, ...]]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     members=st.lists(infos, max_size=5),

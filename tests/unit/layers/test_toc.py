@@ -342,6 +342,7 @@ def test_hostile_tables_are_refused(document: object, vouched: bool) -> None:
         estargz(document, vouched=vouched).toc()
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks, entries, and the bytes of the table, each by its limit."""
     with pytest.raises(LimitExceeded, match="chunk") as caught:
@@ -527,6 +528,7 @@ entry = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(entry | st.dictionaries(keys, values), max_size=5))
 def test_whatever_stands_in_a_table(entries: list[dict[str, object]]) -> None:

@@ -77,6 +77,7 @@ def names(folder: Path) -> set[str]:
 # Progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_apply_reports_packed_bytes(
     dry_run: bool, entry: Callable[..., Info], layer: Callable[..., bytes], target: Path
@@ -97,6 +98,7 @@ def test_apply_reports_packed_bytes(
     assert {threading.current_thread()} == threads
 
 
+@pytest.mark.slow
 def test_unpack_reports_empty_files(entry: Callable[..., Info], layer: Callable[..., bytes], target: Path) -> None:
     """A layer of files without content advances before its end is read."""
     packed = layer(*(entry(f"{n}") for n in range(100_000)))
@@ -500,6 +502,7 @@ def expected_tree(layers: list[list[tuple[str, str]]]) -> dict[str, str] | None:
     return tree
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(layers=st.lists(st.lists(things, max_size=6), min_size=1, max_size=4))
 def test_any_layers(
@@ -904,6 +907,7 @@ except MalformedDocument as error:
 """
 
 
+@pytest.mark.slow
 def test_giving_up_does_not_wait_for_standard_input(target: Path) -> None:
     """A layer that is none ends the program at once, though the other end of the pipe stays open and silent."""
     with subprocess.Popen(

@@ -121,6 +121,7 @@ def test_another_version_is_refused_for_writing(tmp_path: Path, side: Callable[[
     assert [] == list((folder / "blobs/sha256").iterdir())
 
 
+@pytest.mark.slow
 @both
 def test_an_index_of_several_mebibytes_is_read_and_written(tmp_path: Path, side: Callable[[Path], Side]) -> None:
     """``index.json`` names every image of a layout: the limit of a manifest is not its limit."""
@@ -312,6 +313,7 @@ def test_names_read_while_another_process_makes_the_layout(
     assert ["theirs"] == layout.names()
 
 
+@pytest.mark.slow
 @both
 def test_many_threads_make_one_layout(tmp_path: Path, side: Callable[[Path], Side]) -> None:
     """None fails, and no name is lost."""
@@ -349,6 +351,7 @@ for folder in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_many_processes_make_one_layout(tmp_path: Path) -> None:
     """None fails, and no name is lost."""
     writers = [

@@ -201,6 +201,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(KEYS, VALUES, max_size=8), st.sampled_from([None, OCI_MANIFEST, DOCKER_LIST, "x/y", "x"]))
 def test_any_object_is_a_document_or_a_documented_error(fields: dict[str, object], media_type: str | None) -> None:
     """Fields of any type in any place: never a KeyError, TypeError or AttributeError."""

@@ -41,6 +41,7 @@ def test_every_target_has_a_corpus(targets: ModuleType) -> None:
     assert set(targets.TARGETS) == {path.parent.name for path in INPUTS}
 
 
+@pytest.mark.slow
 def test_a_target_can_fail(targets: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A parser that answers wrongly, tells a password or takes quadratic time is found out."""
     with monkeypatch.context() as patch:

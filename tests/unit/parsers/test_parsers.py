@@ -103,6 +103,7 @@ def test_links_are_read_as_written(links: list[tuple[str, list[tuple[str, str]]]
     assert expected == next_link(", ".join(written(target, params) for target, params in links))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.from_regex(r"/[a-z0-9/?=&%]{0,20}", fullmatch=True), st.sampled_from(["next", "prev"]))))
 def test_links_are_those_of_requests(links: list[tuple[str, str]]) -> None:
     """For what registries send, requests' reader finds the same."""
@@ -130,6 +131,7 @@ _SCOPES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_SCOPES, st.randoms(use_true_random=False))
 def test_scopes_are_merged_once(scopes: list[str], chance: Random) -> None:
     """Order, repetition and what was merged before make no difference; every resource keeps its actions."""
@@ -191,6 +193,7 @@ _READERS: dict[str, Callable[[str], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", _READERS.values(), ids=_READERS.keys())
 def test_long_texts_are_read_in_linear_time(reader: Callable[[str], object]) -> None:
     """64 KiB take well under a second of CPU, however they are made: quadratic work takes ten, or minutes."""

@@ -107,6 +107,7 @@ _NAMES = st.lists(
 ).map("/".join)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(_NAMES, st.binary(max_size=2000), max_size=6),
     st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),

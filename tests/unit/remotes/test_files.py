@@ -214,6 +214,7 @@ def test_fsspec_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
             distsdk.connect(place).fetch("latest")
 
 
+@pytest.mark.slow
 def test_a_path_needs_nothing_heavy(tmp_path: Path) -> None:
     """To read a layout on this machine takes no HTTP library and no fsspec."""
     (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')

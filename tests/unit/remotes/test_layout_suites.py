@@ -260,6 +260,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 class TestWeb(_Suites):
     @pytest.fixture
     def remote(self, web: str) -> Remote:
@@ -267,6 +268,7 @@ class TestWeb(_Suites):
         return distsdk.connect(f"{web}/layout/")
 
 
+@pytest.mark.slow
 class TestDockerArchiveOnTheWeb(TestDockerArchive):
     @pytest.fixture
     def remote(self, web: str) -> Remote:
@@ -320,6 +322,7 @@ def _s3() -> Iterator[str]:
             server.communicate("")  # it ends with its input
 
 
+@pytest.mark.slow
 class TestS3(_Suites):
     @pytest.fixture
     def remote(self, bucket: str) -> Remote:
@@ -327,6 +330,7 @@ class TestS3(_Suites):
         return distsdk.connect(f"{bucket}/layout")
 
 
+@pytest.mark.slow
 class TestArchiveOnS3(_Suites):
     @pytest.fixture
     def remote(self, bucket: str) -> Remote:
@@ -334,6 +338,7 @@ class TestArchiveOnS3(_Suites):
         return distsdk.connect(f"{bucket}/archive.tar")
 
 
+@pytest.mark.slow
 def test_all_kinds_of_files_are_read_in_all_places(web: str, bucket: str, tmp_path: Path) -> None:
     """What the suites above leave out to save time gives the same bytes, also for a host that a bucket stands for."""
     (tmp_path / "models.internal").mkdir()
@@ -351,6 +356,7 @@ def test_all_kinds_of_files_are_read_in_all_places(web: str, bucket: str, tmp_pa
         assert dict(content.objects) == {digest: remote.fetch(digest).read() for digest in content.objects}
 
 
+@pytest.mark.slow
 def test_a_saved_image_is_what_the_archive_holds() -> None:
     """The content that the suites expect of Docker's archive is made of it by hand: each part has its digest."""
     for digest, (_, raw) in SAVED.documents.items():

@@ -163,6 +163,7 @@ def test_what_can_be_read_once_goes_in_chunks(registry: Registry) -> None:
     assert ["POST 202", "PATCH 202", "PATCH 202", "PUT 201"] == asked(registry)
 
 
+@pytest.mark.slow
 def test_whole_chunks_end_with_an_empty_one(registry: Registry) -> None:
     """Where the bytes end with a chunk, nobody knew that it was the last."""
     raw = LARGE[: 2 * CHUNK]
@@ -177,6 +178,7 @@ def test_whole_chunks_end_with_an_empty_one(registry: Registry) -> None:
 # Cuts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("form", FORMS)
@@ -227,6 +229,7 @@ def test_an_answer_that_is_lost_costs_one_question(registry: Registry, tmp_path:
     assert len(SMALL) == registry.bytes_received
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_stalled_upload_goes_on(registry: Registry, tmp_path: Path, form: str) -> None:
     """No answer in time is as good as a cut."""
@@ -246,6 +249,7 @@ def test_there_is_an_end_to_it(registry: Registry, tmp_path: Path, form: str) ->
     assert registry.count() <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_registry_that_is_busy_is_waited_for(
@@ -353,6 +357,7 @@ def test_a_refused_range_is_asked_about(registry: Registry, tmp_path: Path, form
     assert LARGE == remote.fetch(pushed.digest).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("by", [-1, -100_000])
 def test_a_registry_that_has_less_gets_the_rest(registry: Registry, tmp_path: Path, form: str, by: int) -> None:
@@ -431,6 +436,7 @@ def test_a_put_that_is_merely_accepted_has_to_show_it(registry: Registry) -> Non
 # Chunks as the registry wants them
 
 
+@pytest.mark.slow
 def test_chunks_are_as_long_as_the_registry_wants_them() -> None:
     """``OCI-Chunk-Min-Length`` holds for all chunks but the last, also after a cut."""
     with Registry(min_chunk=CHUNK + 5) as registry:
@@ -469,6 +475,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> distsdk.Credentials:
     return distsdk.Credentials(username="ann", password="hunter2-secret")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
 @pytest.mark.parametrize("form", FORMS)
 def test_an_upload_may_go_on_elsewhere_without_the_login(

@@ -238,6 +238,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.slow
 def test_processes_lose_no_tag(tmp_path: Path) -> None:
     """Two that write at once into a folder that is not there yet."""
     command = [sys.executable, "-c", WRITER, str(tmp_path / "layout")]

@@ -376,6 +376,7 @@ for number in range(4):
 """
 
 
+@pytest.mark.slow
 def test_processes_lose_no_entry(silent: Registry, tmp_path: Path) -> None:
     """Two that write at once, on a registry that heeds no condition."""
     image = silent.add_image(REPOSITORY, "1")

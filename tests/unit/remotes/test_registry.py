@@ -650,6 +650,7 @@ def test_resolving_a_digest_refuses_another(registry: Registry, method: str | No
 # Documents that are none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [None, NoContentLength(), NoContentLength(chunked=True)])
 def test_a_document_has_a_limit(registry: Registry, fault: Fault | None) -> None:
     """More than 4 MiB are not read, whether the size is announced or not."""
@@ -1124,6 +1125,7 @@ def test_unread_blobs_cost_nothing(registry: Registry) -> None:
     assert 1 == len(registry.requests)
 
 
+@pytest.mark.slow
 def test_half_read_blobs_do_not_block_each_other(registry: Registry) -> None:
     """A hundred streams and a hundred readers in the middle, on one remote that keeps 16 connections."""
     big = random.Random(3).randbytes(3_000_000)
@@ -1528,6 +1530,7 @@ def test_what_is_cut_again_and_again_is_resumed(faults: list[Fault], what: str, 
         assert len(DATA) <= sent < len(DATA) + 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [None, 0, 10])
 @pytest.mark.parametrize("what", ["tag", "blob", "tags"])
 def test_silence_is_an_error(registry: Registry, after: int | None, what: str) -> None:
@@ -1554,6 +1557,7 @@ class Drip:
         return evolve(response, body=tuple(steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Drip(0.05), Stall(10), Stall(None)])
 @pytest.mark.parametrize("what", ["tag", "tags"])
 def test_a_document_has_a_deadline(registry: Registry, fault: Fault, what: str) -> None:
@@ -1566,6 +1570,7 @@ def test_a_document_has_a_deadline(registry: Registry, fault: Fault, what: str) 
     check_message(caught.value)
 
 
+@pytest.mark.slow
 def test_a_blob_has_no_deadline(registry: Registry) -> None:
     """A slow blob that goes on is let go on."""
     small = registry.add_blob(REPOSITORY, b"slowly").digest

@@ -432,6 +432,7 @@ def intact(store: Store) -> None:
             json.loads((store.root / name).read_bytes())
 
 
+@pytest.mark.slow
 def test_a_kill_before_every_call(store: Store, tmp_path: Path, in_child: InChild) -> None:
     """From an empty folder to a named image: the next process ends what the last began, without a byte that was here.
 
@@ -491,6 +492,7 @@ def test_a_kill_before_every_call(store: Store, tmp_path: Path, in_child: InChil
     assert moments > 30
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("jq") or not shutil.which("sha256sum"), reason="needs jq and coreutils")
 def test_thirty_kills() -> None:
     """The kill loop of `make soak`, in short: it fails where a phase was never hit, and tells what it found."""

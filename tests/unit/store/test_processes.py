@@ -64,6 +64,7 @@ print("existed" if got.existed else "brought")
 """
 
 
+@pytest.mark.slow
 def test_twenty_processes_make_one_download(tmp_path: Path) -> None:
     """Of one digest, into a store that is not there yet, and whatever each of them calls it."""
     data = os.urandom(1_000_000)
@@ -320,6 +321,7 @@ def test_nothing_begins_while_garbage_is_removed(
     assert ([False], True) == (meanwhile, begun.is_set())
 
 
+@pytest.mark.slow
 def test_no_name_is_lost(store: Store, image: MakeImage, in_child: InChild) -> None:
     """Of several processes that name and rename at the same time."""
     descriptor = image("x")
@@ -350,6 +352,7 @@ def test_a_store_is_made_once(store: Store, in_child: InChild) -> None:
     assert () == store.gc().blobs
 
 
+@pytest.mark.slow
 def test_garbage_and_ingests_at_the_same_time(store: Store, in_child: InChild) -> None:
     """Whatever has a name at the end is whole, however often garbage was removed meanwhile."""
 
@@ -384,6 +387,7 @@ def test_garbage_and_ingests_at_the_same_time(store: Store, in_child: InChild) -
     assert 2 * len(images) == len(list(store.blobs()))
 
 
+@pytest.mark.slow
 def test_locks_are_taken_by_one_at_a_time(store: Store, put: Put, in_child: InChild) -> None:
     """Writers of one key that come and go, each leaving nothing, never write at the same time."""
     put(b"the store is there")

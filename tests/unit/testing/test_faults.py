@@ -558,6 +558,7 @@ def throttled(registry: Registry, path: str, times: int = 1) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [2_000_000, 20_000_000])
 def test_a_throttled_connection_keeps_its_rate(registry: Registry, rate: int) -> None:
     """Half a second's worth of bytes takes half a second: in one answer, in several, and on several connections."""

@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 USER = """
@@ -25,6 +27,7 @@ def test_it_is_another_one_for_each_test(distsdk_registry):
 """
 
 
+@pytest.mark.slow
 def test_users_have_a_registry(tmp_path: Path) -> None:
     """A test that names the fixture gets a registry that serves and is empty."""
     module = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]["pytest11"]

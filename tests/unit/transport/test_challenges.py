@@ -94,6 +94,7 @@ _TOKENS = st.text("!#$%&'*+-.^_`|~0123456789abcxyz", min_size=1)
 _QUOTABLE = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(_TOKENS, st.dictionaries(_TOKENS, _QUOTABLE, min_size=1)), min_size=1))
 def test_challenges_are_read_as_written(written: list[tuple[str, dict[str, str]]]) -> None:
     """What is written by the grammar, every value quoted, is read back."""

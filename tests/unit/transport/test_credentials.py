@@ -679,6 +679,7 @@ def test_a_helper_that_is_no_program_is_an_error(home: Path, tmp_path: Path, hel
         Credentials.from_environment().login(HOST, "")
 
 
+@pytest.mark.slow
 @posix
 def test_a_helper_that_hangs_is_ended_with_what_it_started(
     home: Path, helper: Helper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -703,6 +704,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @posix
 def test_what_a_helper_leaves_running_is_left_alone(home: Path, helper: Helper, tmp_path: Path) -> None:
     """A key ring that it unlocked goes on, holds its pipes, and keeps nobody waiting."""
@@ -727,6 +729,7 @@ def test_a_helper_is_run_once_however_many_threads_ask(home: Path, helper: Helpe
     assert 1 == len(asked.read_text().splitlines())
 
 
+@pytest.mark.slow
 @posix
 def test_threads_that_wait_for_a_helper_get_its_failure(home: Path, helper: Helper) -> None:
     """They do not wait for a time-out each; whoever asks later starts it anew."""

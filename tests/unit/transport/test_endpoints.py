@@ -588,6 +588,7 @@ def test_a_mirror_that_stalls_costs_its_read_time_out_once(house: House) -> None
     assert (1, 0, 10) == house.counts
 
 
+@pytest.mark.slow
 def test_a_stall_at_the_last_one_is_told(house: House) -> None:
     """What the caller hears is the registry's silence."""
     for registry in (house.first, house.second, house.upstream):

@@ -200,6 +200,7 @@ def test_sizes_of_chunks_are_bounded(serve: Serve, transport: MakeTransport, ask
     assert sender.sent < BUFFERED
 
 
+@pytest.mark.slow
 def test_what_follows_the_last_chunk_ends_with_the_deadline(serve: Serve, transport: MakeTransport, ask: Ask) -> None:
     """Fields after the last chunk keep nobody longer than a document may take."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"

@@ -421,6 +421,7 @@ def test_no_text_takes_long(text: str) -> None:
     assert time.process_time() - start < 5
 
 
+@pytest.mark.slow
 @given(st.text() | st.text(alphabet="abhost.=\"[]{}\n\\'#-:/@1 ", max_size=200))
 def test_any_text_is_a_plan_or_an_error(text: str) -> None:
     """Whatever stands in a file: it has a plan, or is an error of the configuration, and nothing else."""
@@ -443,6 +444,7 @@ KEYS = st.sampled_from(
 SETTINGS = st.dictionaries(KEYS, VALUES, max_size=4).map(lambda d: "".join(f"{k} = {v}\n" for k, v in d.items()))
 
 
+@pytest.mark.slow
 @given(SETTINGS, st.dictionaries(st.sampled_from(["https://a.example", "b.example", "ftp://c"]), SETTINGS, max_size=2))
 def test_any_settings_are_a_plan_or_an_error(top: str, tables: dict[str, str]) -> None:
     """The same for files that are nearly right."""
@@ -453,6 +455,7 @@ def test_any_settings_are_a_plan_or_an_error(top: str, tables: dict[str, str]) -
         assert all(endpoint.capabilities and endpoint.base.startswith("https://") for endpoint in plan.endpoints)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 999), unique=True, max_size=20))
 def test_the_order_is_that_of_the_file(numbers: list[int]) -> None:
     """Mirrors are asked in the order in which their tables first appear, also where one has a table of headers."""

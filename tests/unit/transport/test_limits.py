@@ -70,6 +70,7 @@ def elapsed(work: Callable[[], object]) -> float:
 # Time-outs
 
 
+@pytest.mark.slow
 def test_no_connection_in_time(blackhole: str, transport: MakeTransport, ask: Ask) -> None:
     """A host that does not answer at all is Unreachable after the connect time-out, not the read time-out."""
 
@@ -80,6 +81,7 @@ def test_no_connection_in_time(blackhole: str, transport: MakeTransport, ask: As
     assert elapsed(work) < SOON
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drips", [False, True])
 @pytest.mark.parametrize("tunnel", [False, True])
 def test_no_tls_handshake_in_time(
@@ -122,6 +124,7 @@ def test_no_tls_handshake_in_time(
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.slow
 def test_no_tls_handshake_before_the_deadline(transport: MakeTransport, ask: Ask) -> None:
     """Where the time for the document is shorter than that for a connection, it counts, and it is what is told."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -164,6 +167,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     names.over.set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("names")
 def test_a_name_that_is_not_resolved_in_time(transport: MakeTransport, ask: Ask) -> None:
     """The connect time-out holds for name servers too, and the message says that it is them."""
@@ -178,6 +182,7 @@ def test_a_name_that_is_not_resolved_in_time(transport: MakeTransport, ask: Ask)
     assert 0.9 < elapsed(work) < SOON
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("names")
 def test_a_name_that_is_not_resolved_before_the_deadline(transport: MakeTransport, ask: Ask) -> None:
     """The time for a document holds for name servers too."""
@@ -189,6 +194,7 @@ def test_a_name_that_is_not_resolved_before_the_deadline(transport: MakeTranspor
     assert elapsed(work) < SOON
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("names")
 def test_a_proxys_name_that_is_not_resolved_in_time(transport: MakeTransport, ask: Ask) -> None:
     """Where a proxy is asked, its name is the one that is told."""
@@ -219,6 +225,7 @@ def test_a_name_that_cannot_be_one(transport: MakeTransport, ask: Ask) -> None:
             ask(transport(f"http://{name}"))
 
 
+@pytest.mark.slow
 def test_the_next_address_is_tried(
     serve: Serve, reply: Reply, transport: MakeTransport, names: Names, blackhole: str
 ) -> None:
@@ -233,6 +240,7 @@ def test_the_next_address_is_tried(
         assert RAW == answer.read(100)
 
 
+@pytest.mark.slow
 def test_all_addresses_together_have_the_time_of_a_connection(
     transport: MakeTransport, ask: Ask, names: Names, blackhole: str
 ) -> None:
@@ -246,6 +254,7 @@ def test_all_addresses_together_have_the_time_of_a_connection(
     assert 0.9 < elapsed(work) < SOON
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [None, 0, 5])
 def test_no_byte_in_time(registry: Registry, transport: MakeTransport, ask: Ask, after: int | None) -> None:
     """An answer that stalls, before it begins or within its body, is given up after the read time-out."""
@@ -260,6 +269,7 @@ def test_no_byte_in_time(registry: Registry, transport: MakeTransport, ask: Ask,
     assert 0.9 < elapsed(work) < SOON
 
 
+@pytest.mark.slow
 def test_a_stalled_blob_is_given_up(registry: Registry, transport: MakeTransport) -> None:
     """The read time-out holds for bodies that have no deadline."""
     registry.fault(Stall(100_000))
@@ -303,6 +313,7 @@ DRIPPING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", DRIPPING.values(), ids=DRIPPING.keys())
 def test_documents_have_a_deadline(serve: Serve, transport: MakeTransport, ask: Ask, prefix: bytes) -> None:
     """An answer that never stalls and never ends, wherever it drips, is given up when a document's time is over."""
@@ -314,6 +325,7 @@ def test_documents_have_a_deadline(serve: Serve, transport: MakeTransport, ask: 
     assert elapsed(work) < SOON
 
 
+@pytest.mark.slow
 def test_the_deadline_is_told(serve: Serve, transport: MakeTransport, ask: Ask) -> None:
     """The message says how long a document may take and how to allow more."""
     with pytest.raises(DeadlineExceeded, match=r"not done within 1 seconds: .*allow more") as caught:
@@ -321,6 +333,7 @@ def test_the_deadline_is_told(serve: Serve, transport: MakeTransport, ask: Ask) 
     assert caught.value.seconds == 1
 
 
+@pytest.mark.slow
 def test_a_read_ends_with_the_deadline(registry: Registry, transport: MakeTransport, ask: Ask) -> None:
     """Where a document stalls, its deadline counts if it comes before the read time-out; and it is told as it is."""
     registry.fault(Stall(5))
@@ -389,6 +402,7 @@ def test_broken_connections(registry: Registry, transport: MakeTransport, ask: A
         ask(transport(registry.url))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "junk",
     [

@@ -96,6 +96,7 @@ def test_recorded_and_played(site: Registry, tmp_path: Path) -> None:
     assert any(uri.endswith("scope=repository%3Ateam%2Fapp%3Apull") for uri in asked)
 
 
+@pytest.mark.slow
 def test_played_by_the_command_line(site: Registry, tmp_path: Path) -> None:
     """`--replay` plays what `record` wrote."""
     with distsdk.record(tmp_path / "app.yaml"):
@@ -188,6 +189,7 @@ def test_what_is_played_can_be_recorded(site: Registry, tmp_path: Path) -> None:
     assert before == site.count()
 
 
+@pytest.mark.slow
 def test_by_several_connections(tmp_path: Path) -> None:
     """A blob that came over several connections is played over one, and over others."""
     data = os.urandom(20 * 1024 * 1024)
@@ -406,6 +408,7 @@ def test_any_bytes(tmp_path: Path, body: bytes) -> None:
         assert body == session.get(url, headers={"Accept": None}).content
 
 
+@pytest.mark.slow
 def test_threads(tmp_path: Path) -> None:
     """Exchanges of many threads are all kept, each with its own body."""
     recorder = Recorder(tmp_path / "c.yaml")
@@ -428,6 +431,7 @@ def test_threads(tmp_path: Path) -> None:
     assert recorder.exchange(*answered("https://host.example/late")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_leaves_it_to_its_parent(site: Registry, tmp_path: Path) -> None:
     """It records nothing, and ends without touching what the parent writes."""

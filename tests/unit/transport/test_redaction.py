@@ -154,11 +154,13 @@ def failing(
     return caught.value
 
 
+@pytest.mark.slow
 def test_a_signed_url_is_not_in_the_error(failing: DistError) -> None:
     """Whatever fails at a signed URL, the error does not give its signature away."""
     assert SECRET not in told(failing)
 
 
+@pytest.mark.slow
 def test_a_signed_url_is_not_in_the_traceback(failing: DistError) -> None:
     """Nor does what Python prints when nobody catches it, causes included, nor the error's pickle."""
     assert SECRET not in everything(failing)
@@ -227,6 +229,7 @@ def test_nothing_secret_is_logged(
     assert SECRET not in f"{shared!r} {vars(shared)!r}"
 
 
+@pytest.mark.slow
 def test_a_refused_token_is_not_in_the_error(transport: MakeTransport, ask: Ask) -> None:
     """An error that comes while a token is in use does not tell it, nor does its traceback."""
     with Registry(auth="bearer") as registry:

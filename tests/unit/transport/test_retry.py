@@ -369,6 +369,7 @@ def test_pauses_are_left_to_chance(registry: Registry, pauses: list[float]) -> N
     assert max(taken) > 0.8
 
 
+@pytest.mark.slow
 def test_many_attempts_do_not_overflow(registry: Registry, pauses: list[float]) -> None:
     """After two thousand failures the pause is still the longest, and no error of arithmetic."""
     retry = Retry(attempts=1200, backoff=1e-6, longest=0.001)

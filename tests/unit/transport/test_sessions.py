@@ -331,6 +331,7 @@ def test_a_proxy_whose_certificate_does_not_convince(
         ask(transport("https://registry.invalid", hosts=Hosts(proxies={"https": proxy.url})))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_accepts_no_connection(transport: MakeTransport, ask: Ask, blackhole: str, scheme: str) -> None:
     """A proxy that does not answer at all is told after the connect time-out."""

@@ -71,6 +71,7 @@ def connect(registry: Registry, credentials: Credentials, folder: Path | None = 
 # Threads
 
 
+@pytest.mark.slow
 def test_threads_share_a_remote(registry: Registry, credentials: Credentials) -> None:
     """Sixteen threads, 256 blobs and as many documents: the right bytes, one token, a connection each."""
     remote = connect(registry, credentials)
@@ -142,6 +143,7 @@ def test_a_fork_in_the_middle_of_a_blob(registry: Registry, credentials: Credent
     assert after.isdisjoint(childs)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_forks_while_threads_read(registry: Registry, credentials: Credentials, in_child: InChild) -> None:
@@ -174,6 +176,7 @@ def test_forks_while_threads_read(registry: Registry, credentials: Credentials, 
 # Other processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted({"spawn", "forkserver"} & set(multiprocessing.get_all_start_methods())))
 def test_other_processes(registry: Registry, credentials: Credentials, method: str) -> None:
     """A remote and a blob that are sent to a new process read there, over its own connections, with its own login."""

@@ -74,6 +74,7 @@ def test_sixteen_threads_ask_for_one_token(registry: Registry, transport: MakeTr
     assert registry.count(path="/token") == 1
 
 
+@pytest.mark.slow
 def test_a_stalled_token_service_holds_up_nobody_longer_than_once(
     registry: Registry, transport: MakeTransport, ask: Ask
 ) -> None:
