@@ -492,7 +492,7 @@ def test_a_bar_is_shown_in_a_terminal(registry: Registry, tmp_path: Path, how: s
     if how == "terminal":
         last = said.decode().strip().rpartition("\r")[2]
         assert last.startswith(f"{x(registry, 'big')}: 100%")
-        assert "2.91M/2.91M" in last
+        assert "2.91MiB/2.91MiB" in last
     else:
         assert b"" == said
 

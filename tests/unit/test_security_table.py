@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs/security.md").read_text(encoding="utf-8")
 GUARDS: list[dict[str, Any]] = tomllib.loads((ROOT / "tests/guards/guards.toml").read_text(encoding="utf-8"))["guard"]
 
 ROW = re.compile(r"^\| (P[0-9]+[a-z]) \| `([^`]+)`: `([^`]+)` \| [^|]+ \| ((?:`[^`]+` ?)+)\|$", re.MULTILINE)
-PROMISES = [f"P{number}" for number in range(1, 30)]
+PROMISES = [f"P{number}" for number in range(1, 31)]
 
 
 @cache
