@@ -43,7 +43,7 @@ LOCK = "index.lock"
 
 #: A directory with other names than these, and without ``oci-layout``, holds something else. These may be there before
 #: ``oci-layout`` is: made by another process at the same moment, by one that was killed, or kept by a store.
-_OWN = frozenset({VERSION_FILE, INDEX_FILE, LOCK, "blobs", "ingest", "quarantine"})
+_OWN = frozenset({VERSION_FILE, INDEX_FILE, LOCK, "blobs", "ingest", "commits", "quarantine"})
 
 _NO_LINK = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 

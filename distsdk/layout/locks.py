@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,8 +13,14 @@ if TYPE_CHECKING:
 
     from filelock import FileLock
 
+_log = logging.getLogger(__name__)
+
 #: Seconds between two attempts at a lock that another process holds.
 POLL = 0.01
+
+#: Seconds after which a wait for another process is reported, and those after which it ends. A process holds these
+#: locks for milliseconds, `Store.gc` until it is done, and one that is stopped for ever.
+SILENT_WAIT, _LONGEST_WAIT = 2.0, 600.0
 
 
 def lock_at(path: Path) -> FileLock:
@@ -41,12 +49,12 @@ def acquire(lock: FileLock, *, timeout: float = -1) -> None:
         raise
 
 
-def acquired(lock: FileLock) -> bool:
-    """Take a lock if it is free; return whether it was. Errors as `acquire`."""
+def acquired(lock: FileLock, *, timeout: float = 0) -> bool:
+    """Take a lock if it is free, or gets free in so many seconds; return whether it was. Errors as `acquire`."""
     from filelock import Timeout
 
     try:
-        acquire(lock, timeout=0)
+        acquire(lock, timeout=timeout)
     except Timeout:
         return False
     return True
@@ -54,9 +62,18 @@ def acquired(lock: FileLock) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file; errors as `acquire`."""
+    """Hold the lock on a file, once no other process and no other thread does; a long wait is logged as a warning.
+
+    Raises:
+        BlockingIOError: Another one has held it for ten minutes.
+        OSError: The file cannot be a lock; the error names it.
+    """
     lock = lock_at(path)
-    acquire(lock)
+    if not acquired(lock, timeout=SILENT_WAIT):
+        _log.warning("waiting for another process that holds %s", path)
+        if not acquired(lock, timeout=_LONGEST_WAIT):
+            message = f"another process has held this lock for {_LONGEST_WAIT:g} s; end that process, or let it go on"
+            raise BlockingIOError(errno.EWOULDBLOCK, message, str(path))
     try:
         yield
     finally:

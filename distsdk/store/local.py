@@ -13,6 +13,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import stat
 import time
@@ -24,6 +25,7 @@ from attrs import evolve, frozen
 
 from distsdk.blob import CHUNK_SIZE, Blob, Stat, sync_folder, write_all
 from distsdk.errors import (
+    DigestMismatch,
     DistError,
     IntegrityError,
     InvalidDigest,
@@ -33,23 +35,38 @@ from distsdk.errors import (
     NotFound,
     SizeMismatch,
     Unsafe,
+    UnsupportedDocument,
 )
 from distsdk.layout.directory import LayoutDirectory, check_directory
 from distsdk.layout.documents import MAX_DOCUMENT, VERSION_FILE
-from distsdk.layout.locks import POLL, acquire, acquired, lock_at, locked
+from distsdk.layout.locks import POLL, SILENT_WAIT, acquire, acquired, lock_at, locked
 from distsdk.model.descriptor import REF_NAME, Descriptor
 from distsdk.model.digest import Digest
-from distsdk.model.image import Index, load_json, parse_json
-from distsdk.model.media import CONFIGS, DOCKER_DOCUMENTS, DOCKER_LIST, DOCUMENTS, LAYERS, OCI_INDEX
+from distsdk.model.image import Index, Manifest, load_json, parse_json
+from distsdk.model.media import (
+    CONFIGS,
+    DOCKER_DOCUMENTS,
+    DOCKER_LIST,
+    DOCUMENTS,
+    FOREIGN_LAYERS,
+    INDEXES,
+    LAYERS,
+    OCI_INDEX,
+)
 from distsdk.model.shown import Named, Rows, Shown
 from distsdk.model.wording import quoted
+from distsdk.store.commits import Commits
 from distsdk.store.content import Active, Collected, Info, Ingested, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from filelock import FileLock
+
     from distsdk.blob import BlobReader, ByteStream
     from distsdk.display.widgets import Watch
+
+_log = logging.getLogger(__name__)
 
 #: Bytes of a manifest or index that is looked into for what it leads to.
 MAX_DOCUMENT_SIZE = MAX_DOCUMENT
@@ -66,6 +83,10 @@ _MAX_NAME = 1024
 
 #: Seconds between two looks at a lock that another process holds, at last.
 _LONGEST_POLL = 0.1
+
+#: An ingest makes progress if so many bytes come in so many seconds: the least speed of blobs, 1 KiB/s over a minute.
+#: With less its process may be stopped, or its source; those that wait for the same digest then fetch it themselves.
+_LEAST_PROGRESS, _STALLED = 60 * 1024, 60.0
 
 #: No link is followed, no child inherits a file, and nobody waits for the other end of a pipe that was planted.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
@@ -109,6 +130,7 @@ class Store(Shown):
             path = user_data_path("distsdk", appauthor=False)
         self.root = Path(path).expanduser().absolute()
         self._layout = LayoutDirectory(self.root)
+        self._commits = Commits(self.root / "commits")
         self._made = False
 
     _worth_a_look = ("root",)
@@ -131,9 +153,10 @@ class Store(Shown):
         """Take bytes in: when this returns they are verified, on disk, and there for everybody.
 
         One ingest of a digest goes on at a time, in all processes; of a key, where no digest is expected. The others
-        wait for it, and have nothing to do when the bytes are there that they expect. A `Blob`, and a file that can
-        seek and has an expected digest, go on where the last ingest of that digest ended, once what is there was
-        hashed; any other stream starts over.
+        wait for it, and have nothing to do when the bytes are there that they expect; a wait of more than 2 s is logged
+        as a warning. If less than 60 KiB come in a minute, the process may be stopped: one of the others then ingests
+        the digest itself. A `Blob`, and a file that can seek and has an expected digest, go on where the last ingest of
+        that digest ended, once what is there was hashed; any other stream starts over.
 
         Args:
             stream: A blob, a binary file, or the bytes in parts.
@@ -151,7 +174,8 @@ class Store(Shown):
         Raises:
             DigestMismatch, SizeMismatch: The bytes are others than expected. They are not kept.
             ValueError: There is neither a key nor a digest.
-            OSError: The folder cannot be written, or is full. What came is kept, to go on from.
+            OSError: The folder cannot be written, or is full; or another process holds its locks, and does not move.
+                What came is kept, to go on from.
             DistError: As `Blob.stream`.
         """
         if isinstance(stream, Blob) and expected_digest is None:
@@ -195,11 +219,15 @@ class Store(Shown):
     def blob(self, digest: str | Digest, *, media_type: str | None = None) -> Blob:
         """Return a blob that is here, to be read like one of a remote: a whole read is verified.
 
+        A read that finds the blob damaged moves it to ``quarantine/``, and its error says so: from then on the blob is
+        not here, and a pull of its image brings it again.
+
         Raises:
             NotFound: It is not here.
         """
         info = self.info(digest)
-        return Blob(_File(self._path(info.digest)), info.digest, size=info.size, media_type=media_type)
+        source = _Stored(self._path(info.digest), self, info.digest)
+        return Blob(source, info.digest, size=info.size, media_type=media_type)
 
     def open(self, digest: str | Digest, *, verify: bool = False) -> BlobReader:
         """Open a blob as a file that can seek.
@@ -210,7 +238,7 @@ class Store(Shown):
 
         Raises:
             NotFound: It is not here.
-            DigestMismatch: It is damaged, and ``verify`` was asked for. `Store.verify` puts it out of the way.
+            DigestMismatch: It is damaged, and ``verify`` was asked for. It is in ``quarantine/`` now.
         """
         blob = self.blob(digest)
         reader = blob.open()
@@ -229,7 +257,12 @@ class Store(Shown):
         return self._path(self.info(digest).digest)
 
     def blobs(self) -> Iterator[Info]:
-        """Yield every blob, in no order, as the folder is read. What only has the name of one is passed over."""
+        """Yield every blob, in no order, as the folder is read. What only has the name of one is passed over.
+
+        Raises:
+            InvalidConfig: The folder holds something else than a store.
+        """
+        self._check()
         for digest in self._digests():
             try:
                 info = self._info(digest)
@@ -249,9 +282,15 @@ class Store(Shown):
             self._path(digest).unlink()
         except FileNotFoundError:
             raise self._not_found(digest) from None
+        self._commits.forget(digest)
 
     def active(self) -> list[Active]:
-        """Return the ingests that have begun and are not done, the oldest first; their writers may be gone."""
+        """Return the ingests that have begun and are not done, the oldest first; their writers may be gone.
+
+        Raises:
+            InvalidConfig: The folder holds something else than a store.
+        """
+        self._check()
         found = [active for part in self._parts(".data") if (active := part.read()) is not None]
         return Rows(sorted(found, key=lambda active: active.started))
 
@@ -272,6 +311,7 @@ class Store(Shown):
         What other tools wrote there without a name is left out. Of a name that is there twice, the last counts.
 
         Raises:
+            InvalidConfig: The folder holds something else than a store.
             MalformedDocument: ``index.json`` cannot be read as what it should be.
         """
         return Named(
@@ -326,6 +366,73 @@ class Store(Shown):
 
     # Care
 
+    def check(self, digests: Iterable[str | Digest], *, rehash: bool = False) -> dict[Digest, Info]:
+        """Return those blobs that are here and sound; damaged ones are moved to ``quarantine/``.
+
+        A file whose size, modification time and inode are those of the commit is trusted. Any other is hashed: another
+        tool's, a copy of the store, or one that somebody has changed.
+
+        Args:
+            digests: The blobs to look for.
+            rehash: Trust no file, and hash all of them.
+
+        Raises:
+            Unsafe: There is a link, or something else, in the place of a blob.
+            OSError: A damaged blob cannot be moved.
+        """
+        found: dict[Digest, Info] = {}
+        doubtful: list[Digest] = []
+        for digest in map(_digest, digests):
+            status = self._status(digest)
+            if status is None:
+                continue
+            if not rehash and self._commits.holds(digest, status):
+                found[digest] = _info(digest, status)
+            else:
+                doubtful.append(digest)
+        for hashed in _hashed(doubtful, self._path):
+            if hashed is not None and self._judged(hashed):
+                found[hashed.digest] = _info(hashed.digest, hashed.stat)
+        return found
+
+    def missing(self, target: Descriptor) -> tuple[Descriptor, ...]:
+        """Return the content of an image or artifact that is not here, each blob once.
+
+        Content counts that a pull brings: children of an index, configs and layers. Layers that are not to be
+        distributed, and content that its descriptor embeds, do not. A document that is missing hides its own content;
+        so does one that is malformed.
+
+        Args:
+            target: The manifest or index, as `images` returns it.
+        """
+        lacking: list[Descriptor] = []
+        seen: set[Digest] = set()
+        todo = [target]
+        while todo:
+            descriptor = todo.pop()
+            if descriptor.digest in seen or descriptor.data is not None or descriptor.media_type in FOREIGN_LAYERS:
+                continue
+            seen.add(descriptor.digest)
+            info = self._info(descriptor.digest)
+            if info is None or info.size != descriptor.size:
+                lacking.append(descriptor)
+            elif descriptor.media_type in DOCUMENTS:
+                try:
+                    todo += self._children(descriptor)
+                except (DigestMismatch, NotFound):
+                    lacking.append(descriptor)
+        return tuple(lacking)
+
+    def _children(self, descriptor: Descriptor) -> Iterable[Descriptor]:
+        raw = self.blob(descriptor.digest).read(limit=MAX_DOCUMENT_SIZE)
+        try:
+            if descriptor.media_type in INDEXES:
+                return Index.parse(raw, descriptor.media_type).manifests
+            manifest = Manifest.parse(raw, descriptor.media_type)
+        except (MalformedDocument, UnsupportedDocument):
+            return ()
+        return (manifest.config, *manifest.layers)
+
     @contextlib.contextmanager
     def lease(self) -> Iterator[None]:
         """Keep `gc` away while content comes in that no image leads to yet: name it before the block ends."""
@@ -348,7 +455,8 @@ class Store(Shown):
         That is: blobs that nothing in ``index.json`` leads to, ingests of which nothing was heard for a day, and what
         `verify` put out of the way.
 
-        Every descriptor that a document names counts, whatever kind of document it is.
+        Every descriptor that a document names counts, whatever kind of document it is. While a manifest or index that
+        is needed lies in quarantine, nothing is removed: what it led to would be fetched again with it.
 
         Args:
             dry_run: Only tell what would be removed.
@@ -369,6 +477,7 @@ class Store(Shown):
             if not dry_run:
                 for info in blobs:
                     self._path(info.digest).unlink(missing_ok=True)
+                    self._commits.forget(info.digest)
                 for part, _ in stale:
                     part.remove()
                 for path in self._left_over():
@@ -389,8 +498,10 @@ class Store(Shown):
 
         Raises:
             NotFound: One that was named is not here.
+            InvalidConfig: The folder holds something else than a store.
             DistError: A damaged one could not be fetched; the others were. This is the error of the first.
         """
+        self._check()
         count = size = 0
         damaged: list[Digest] = []
         healed: list[Digest] = []
@@ -400,8 +511,7 @@ class Store(Shown):
                 continue  # it was deleted meanwhile
             count += 1
             size += found.stat.st_size
-            if not found.good:
-                self._quarantine(found)
+            if not self._judged(found):
                 damaged.append(found.digest)
         if fetch is not None:
             for digest in damaged:
@@ -421,7 +531,10 @@ class Store(Shown):
         return self._layout.blob_path(digest)
 
     def _not_found(self, digest: Digest) -> NotFound:
-        return NotFound(f"{digest} is not in {self.root}")
+        message = f"{digest} is not in {self.root}"
+        if os.path.lexists(self._quarantined(digest)):
+            message += ": it was damaged, and moved to quarantine; pull its image again"
+        return NotFound(message)
 
     def _named(self, digest: str | Digest) -> Digest:
         """Return the digest of what has the name of a blob, whatever it is."""
@@ -449,7 +562,7 @@ class Store(Shown):
         names = {name.rpartition(".")[0] for suffix in suffixes for name in _names(folder, suffix)}
         return [_Part(folder, name) for name in sorted(names)]
 
-    def _info(self, digest: Digest) -> Info | None:
+    def _status(self, digest: Digest) -> os.stat_result | None:
         path = self._path(digest)
         try:
             found = path.lstat()
@@ -457,50 +570,95 @@ class Store(Shown):
             return None
         if not stat.S_ISREG(found.st_mode):
             raise _no_file(path)
-        return Info(digest, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+        return found
+
+    def _info(self, digest: Digest) -> Info | None:
+        found = self._status(digest)
+        return None if found is None else _info(digest, found)
 
     def _there(self, digest: Digest, expected_size: int | None) -> Ingested | None:
-        """Return a blob that is here, as it should be; one that is damaged is put out of the way."""
-        info = self._info(digest)
+        """Return a blob that is here and sound; one that is damaged is moved to quarantine."""
+        info = self.check([digest]).get(digest)
         if info is None:
             return None
         if expected_size not in {None, info.size}:
-            [found] = _hashed([digest], self._path)
-            if found is not None and found.good:
-                message = f"{digest} has {info.size} bytes, expected are {expected_size}"
-                raise SizeMismatch(message, expected=expected_size, got=info.size)
-            if found is not None:
-                self._quarantine(found)
-            return None
+            message = f"size of {digest} is {info.size} bytes, expected {expected_size}"
+            raise SizeMismatch(message, expected=expected_size or 0, got=info.size)
         return Ingested(info.digest, info.size, info.committed, existed=True)
+
+    def _judged(self, found: _Hashed) -> bool:
+        """Whether a blob is sound, which is remembered; a damaged one is moved to quarantine."""
+        if found.good:
+            self._commits.record(found.digest, found.stat)
+        else:
+            self._quarantine(found)
+        return found.good
+
+    def _distrust(self, digest: Digest) -> None:
+        """Move a blob whose bytes were refused to quarantine, unless it is sound.
+
+        Raises:
+            DigestMismatch: It is damaged; the message says where it is now, and what to do.
+        """
+        for place in (self._path, self._quarantined):  # in quarantine, if another reader has moved it there
+            [found] = _hashed([digest], place)
+            if found is None:
+                continue
+            if found.good:
+                return
+            became = f"it was moved to {self._quarantined(digest).parent}; pull its image again"
+            if place == self._path:
+                try:
+                    self._quarantine(found)
+                except (OSError, Unsafe) as error:
+                    became = (
+                        f"it could not be moved to quarantine ({error}); verify the store, and pull its image again"
+                    )
+            message = f"blob {digest} is damaged: its bytes hash to {found.got}; {became}"
+            raise DigestMismatch(message, expected=str(digest), got=str(found.got)) from None
 
     def _quarantine(self, found: _Hashed) -> None:
         """Put what was hashed out of the way, unless something else has taken its place."""
-        folder = self.root / "quarantine"
-        folder.mkdir(exist_ok=True)
-        check_directory(folder)
+        target = self._quarantined(found.digest)
+        target.parent.mkdir(exist_ok=True)
+        check_directory(target.parent)
         path = self._path(found.digest)
-        with contextlib.suppress(FileNotFoundError):  # somebody else did it
+        with contextlib.suppress(FileNotFoundError):  # another process did it
             if os.path.samestat(path.lstat(), found.stat):
-                path.replace(folder / f"{found.digest.algorithm}-{found.digest.hex}")
+                path.replace(target)
+                self._commits.forget(found.digest)
+
+    def _quarantined(self, digest: Digest) -> Path:
+        return self.root / "quarantine" / f"{digest.algorithm}-{digest.hex}"
 
     def _left_over(self) -> Iterator[Path]:
-        """Yield the files of the quarantine, and those that were to become an index when their writer was killed."""
+        """Yield the files of the quarantine, unfinished files of killed writers, and records of blobs that are gone."""
         for folder, suffix in ((self.root / "quarantine", ""), (self.root / "ingest", ".tmp")):
             if folder.is_symlink():
                 continue
             for name in _names(folder, suffix):
                 if not stat.S_ISDIR((folder / name).lstat().st_mode):
                     yield folder / name
+        yield from self._commits.orphans({f"{digest.algorithm}-{digest.hex}" for digest in self._digests()})
+
+    def _check(self) -> None:
+        """Refuse a folder that holds something else than a layout, or one that has begun to be one.
+
+        Raises:
+            InvalidConfig: The message names an entry of the folder.
+        """
+        if self.root.is_dir() and not (self.root / VERSION_FILE).exists():
+            self._layout.check_own()
 
     def _make(self) -> None:
         """Make the directory a layout with a place for ingests; refuse one that is something else."""
         if self._made and (self.root / VERSION_FILE).exists():
             return
         self._layout.create()
-        ingest = self.root / "ingest"
-        ingest.mkdir(exist_ok=True)
-        check_directory(ingest)
+        for name in ("ingest", "commits"):
+            folder = self.root / name
+            folder.mkdir(exist_ok=True)
+            check_directory(folder)
         self._made = True
 
     def _door(self) -> contextlib.AbstractContextManager[None]:
@@ -510,19 +668,8 @@ class Store(Shown):
     @contextlib.contextmanager
     def _begun(self, key: str, digest: Digest | None, at: Callable[[int], object]) -> Iterator[_Part]:
         """Yield what the bytes are written to, for this writer alone; nothing empty is left."""
-        # By the digest, where there is one: then those who name it otherwise wait too, and go on where this one ends.
-        name = hashlib.sha256(str(digest or key).encode()).hexdigest()[:32]
-        part = _Part(self.root / "ingest", name, key)
         owner = os.getpid()
-        wait = POLL
-        while True:
-            with self._door():
-                lock = lock_at(part.lock)
-                if acquired(lock):
-                    break
-            at(part.offset)
-            time.sleep(wait)
-            wait = min(2 * wait, _LONGEST_POLL)
+        part, lock = self._claimed(key, digest, at)
         try:
             yield part
         finally:
@@ -536,6 +683,47 @@ class Store(Shown):
                 finally:
                     lock.release()
 
+    def _claimed(self, key: str, digest: Digest | None, at: Callable[[int], object]) -> tuple[_Part, FileLock]:
+        """Return a part that this writer has for itself, and its lock: the first one that is free, or gets free."""
+        # By the digest, where there is one: then those who name it otherwise wait too, and go on where this one ends.
+        name = hashlib.sha256(str(digest or key).encode()).hexdigest()[:32]
+        part = _Part(self.root / "ingest", name, key)
+        number = 0
+        while (lock := self._writers_lock(part, digest, at)) is None:
+            number += 1
+            part = _Part(self.root / "ingest", f"{name}-{number}", key)
+        return part, lock
+
+    def _writers_lock(self, part: _Part, digest: Digest | None, at: Callable[[int], object]) -> FileLock | None:
+        """Return the lock of a part's writer, once no other process has it.
+
+        None where it is not worth waiting for: the other makes no progress, or the blob has come some other way.
+        """
+        since = began = time.monotonic()
+        before = part.offset
+        reported = False
+        pause = POLL
+        while True:
+            with self._door():
+                lock = lock_at(part.lock)
+                if acquired(lock):
+                    return lock
+            here = part.offset
+            at(here)
+            now = time.monotonic()
+            if not before <= here < before + _LEAST_PROGRESS:  # enough came, or all is fetched again
+                before, since = here, now
+            elif now - since >= _STALLED:
+                _log.warning("%s makes no progress with %s; fetching it here", part.writer(), digest or part.key)
+                return None
+            if digest is not None and self._info(digest) is not None:
+                return None
+            if not reported and now - began >= SILENT_WAIT:
+                reported = True
+                _log.warning("waiting for %s to bring %s", part.writer(), digest or part.key)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL)
+
     def _commit(self, part: _Part, digest: Digest) -> Ingested:
         """Let what is on disk and verified be seen. It takes the place of what is there: that may be damaged."""
         existed = self._info(digest) is not None
@@ -547,9 +735,10 @@ class Store(Shown):
         os.utime(part.data)
         part.data.chmod(target.parent.stat().st_mode & 0o444)  # for whoever may list the folder
         found = part.data.stat()
+        self._commits.record(digest, found)
         part.data.replace(target)
         sync_folder(target.parent)
-        return Ingested(digest, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), existed)
+        return Ingested(digest, found.st_size, _utc(found.st_mtime), existed)
 
     def _abandoned(self) -> list[tuple[_Part, Active]]:
         """Return the ingests that nobody went on with for a day.
@@ -591,12 +780,15 @@ class Store(Shown):
         """Return the parsed document that a blob is; None for one that is not here, and for what is no document."""
         is_one = media_type in DOCUMENTS
         info = self._info(digest)
+        if info is None and is_one and os.path.lexists(self._quarantined(digest)):
+            message = f"{digest} is needed and in quarantine; pull its image again before collecting garbage"
+            raise IntegrityError(message)
         if info is None or (info.size > MAX_DOCUMENT_SIZE and not is_one):
             return None
         with _open_file(self._path(digest)) as file:
             if not is_one and not file.read(64).lstrip().startswith(b"{"):
                 return None
-        raw = self.blob(digest).read(limit=MAX_DOCUMENT_SIZE)
+        raw = Blob(_File(self._path(digest)), digest, size=info.size).read(limit=MAX_DOCUMENT_SIZE)
         try:
             return parse_json(raw, what=str(digest))
         except MalformedDocument:
@@ -632,7 +824,7 @@ class _Part:
             data = self.data.lstat()
         except FileNotFoundError:
             return None
-        updated = datetime.fromtimestamp(data.st_mtime, UTC)
+        updated = _utc(data.st_mtime)
         try:
             state = load_json(_read_file(self.state, MAX_DOCUMENT_SIZE))
             started = datetime.fromtimestamp(float(cast("float", state["started"])), UTC)
@@ -643,6 +835,13 @@ class _Part:
         except (DistError, OSError, KeyError, TypeError, ValueError, OverflowError):
             return Active(self.data.name, None, data.st_size, None, updated, updated, 0)
         return Active(key, digest, data.st_size, total, started, updated, pid)
+
+    def writer(self) -> str:
+        """Name the writer that holds the lock, for a message."""
+        active = self.read()
+        if active is None or not active.pid:
+            return "another process"
+        return "another thread" if active.pid == os.getpid() else f"another process (pid {active.pid})"
 
     def open(self) -> io.FileIO:
         """Open the bytes, those that an earlier writer left included if nobody else can have touched them."""
@@ -681,6 +880,24 @@ class _File:
 
     def stat(self) -> Stat:
         return Stat(self.path.lstat().st_size)
+
+
+@frozen
+class _Stored(_File):
+    """The bytes of a blob in a store, which moves the blob to quarantine when they turn out wrong."""
+
+    store: Store
+    digest: Digest
+
+    def open(self, offset: int, end: int | None) -> ByteStream:
+        try:
+            return super().open(offset, end)
+        except FileNotFoundError:
+            raise self.store._not_found(self.digest) from None
+
+    def distrust(self) -> bool:
+        self.store._distrust(self.digest)
+        return False
 
 
 class _Given:
@@ -773,11 +990,22 @@ def _copy(file: io.FileIO, given: _Given, at: Callable[[int], object]) -> Digest
 
 @frozen
 class _Hashed:
-    """What has the name of a blob: whether its bytes are what the name says, and which file it was."""
+    """A file that has the name of a blob.
+
+    Attributes:
+        digest: Its name.
+        stat: Its status from before it was hashed.
+        got: The digest of its bytes; None for what is no file.
+    """
 
     digest: Digest
     stat: os.stat_result
-    good: bool
+    got: Digest | None
+
+    @property
+    def good(self) -> bool:
+        """Whether its bytes are those that the name says."""
+        return self.got == self.digest
 
 
 def _hashed(digests: Iterable[Digest], path: Callable[[Digest], Path]) -> Iterator[_Hashed | None]:
@@ -791,10 +1019,11 @@ def _hashed(digests: Iterable[Digest], path: Callable[[Digest], Path]) -> Iterat
         except FileNotFoundError:
             return None
         except Unsafe:
-            return _Hashed(digest, path(digest).lstat(), good=False)
+            return _Hashed(digest, path(digest).lstat(), None)
         with file:
+            status = os.fstat(file.fileno())
             got = hashlib.file_digest(file, digest.hasher).hexdigest()
-            return _Hashed(digest, os.fstat(file.fileno()), good=got == digest.hex)
+            return _Hashed(digest, status, Digest(digest.algorithm, got))
 
     left = iter(digests)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -820,6 +1049,18 @@ def _check_key(key: str) -> None:
     if not 0 < len(key) <= _MAX_KEY or not key.isprintable():
         message = f"an ingest needs a key of 1 to {_MAX_KEY} printable characters, or a digest that is expected"
         raise ValueError(message)
+
+
+def _info(digest: Digest, found: os.stat_result) -> Info:
+    return Info(digest, found.st_size, _utc(found.st_mtime))
+
+
+def _utc(seconds: float) -> datetime:
+    """Return a time of a file; one before year 1 or after year 9999 as the first or the last that Python can tell."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.max.replace(tzinfo=UTC) if seconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 def _digest(digest: str | Digest) -> Digest:

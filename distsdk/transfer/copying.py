@@ -343,9 +343,8 @@ class _Shelf:
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether it is here."""
-        with contextlib.suppress(NotFound):
-            return self._store.info(descriptor.digest).size == descriptor.size
-        return False
+        info = self._store.check([descriptor.digest]).get(descriptor.digest)
+        return info is not None and info.size == descriptor.size
 
     def _name(self, object: str | Object) -> str:
         read = Object.parse(object) if isinstance(object, str) else object

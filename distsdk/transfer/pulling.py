@@ -39,6 +39,7 @@ def pull(
     platform: str | Platform | None = None,
     all_platforms: bool = False,
     plan: Literal[False] = False,
+    rehash: bool = False,
     progress: bool | Callable[[Event], object] = False,
     jobs: int = JOBS,
     connections: int | None = None,
@@ -54,6 +55,7 @@ def pull(
     platform: str | Platform | None = None,
     all_platforms: bool = False,
     plan: Literal[True],
+    rehash: bool = False,
     progress: bool | Callable[[Event], object] = False,
     jobs: int = JOBS,
     connections: int | None = None,
@@ -68,14 +70,16 @@ def pull(
     platform: str | Platform | None = None,
     all_platforms: bool = False,
     plan: bool = False,
+    rehash: bool = False,
     progress: bool | Callable[[Event], object] = False,
     jobs: int = JOBS,
     connections: int | None = None,
 ) -> Descriptor | Plan:
     """Bring an image or artifact into a store, and name it there.
 
-    What the store has is not fetched again, and what an earlier pull left is gone on with. Everything is verified
-    before it is there; the name comes last, when all of it is.
+    Blobs that the store has are not fetched again, and what an earlier pull left is gone on with. A blob is trusted
+    whose file has size, modification time and inode of the commit; any other is hashed, and fetched again if it is
+    damaged. Everything is verified before it is there; the name comes last, when all of it is.
 
     Args:
         reference: What to pull, ``redis:7``. The store knows it by its full name, ``docker.io/library/redis:7``; what
@@ -85,7 +89,9 @@ def pull(
         platform: Which child of an index, ``os/architecture[/variant]``; by default linux on this machine's
             architecture. The name then stands for that child.
         all_platforms: Bring all children of an index. The name then stands for the index.
-        plan: Only tell what would be done. The documents are read for it, and nothing is written.
+        plan: Only tell what would be done. The documents are read for it; nothing is fetched into the store, but blobs
+            found damaged are moved to its quarantine.
+        rehash: Trust no file of the store, and hash all blobs of the image.
         progress: Show a bar where there is somebody to see it, unless ``DISTSDK_DISABLE_PROGRESS`` is set; or call this
             with each `Event`, in the calling thread.
         jobs: Blobs that are brought at once.
@@ -112,7 +118,7 @@ def pull(
     if not isinstance(store, Store):
         store = Store(store)
     remote = remote or connect(reference.locator)
-    walk = _StoreWalk(remote, store)
+    walk = _StoreWalk(remote, store, rehash=rehash)
     target = walk.target(reference, None if all_platforms else platform or Platform.local())
     planned = walk.plan(name_in_store(reference), target)
     if plan:
@@ -124,20 +130,30 @@ def pull(
     return target
 
 
-def complete(target: Descriptor, store: Store, remote: Remote) -> None:
-    """Bring what a store lacks of an image that it knows, when blobs were damaged or deleted.
+def complete(target: Descriptor, store: Store, remote: Remote) -> tuple[Digest, ...]:
+    """Fetch the content of an image that is damaged in a store, or missing.
 
     Args:
         target: The image's manifest or index.
-        store: That has it, but not all of it.
-        remote: Where it came from.
+        store: Has the image, but not all of it.
+        remote: Where the image came from.
+
+    Returns:
+        The digests of what was fetched.
 
     Raises:
         DistError: As `pull`.
     """
     walk = _StoreWalk(remote, store)
+    fetched: list[Digest] = []
+
+    def report(event: Event) -> None:
+        if isinstance(event, Finished) and not event.existed:
+            fetched.append(event.descriptor.digest)
+
     with store.lease():
-        _bring(walk, walk.plan("", target), lambda _: None, jobs=JOBS, connections=None)
+        _bring(walk, walk.plan("", target), report, jobs=JOBS, connections=None)
+    return tuple(fetched)
 
 
 def name_in_store(reference: Reference) -> str:
@@ -148,16 +164,20 @@ def name_in_store(reference: Reference) -> str:
 class _StoreWalk(Walk):
     """Reads documents from the store where it has them."""
 
-    def __init__(self, remote: Remote, store: Store) -> None:
+    def __init__(self, remote: Remote, store: Store, *, rehash: bool = False) -> None:
         super().__init__(remote)
         self.store = store
-        self.damaged: set[Digest] = set()  # documents that the store has, but not as they should be
+        self._rehash = rehash
 
     def plan(self, name: str, target: Descriptor) -> Plan:
         """Find what the target consists of: documents before what they refer to, each once."""
         found: dict[Digest, Descriptor] = {}
         self.add(target, found)
-        left = {active.digest: active.offset for active in self.store.active() if active.digest is not None}
+        self.store.check(found, rehash=self._rehash)  # from here on, a blob that is here is sound
+        left: dict[Digest, int] = {}
+        for active in self.store.active():
+            if active.digest is not None:
+                left.setdefault(active.digest, active.offset)  # the first began where the next will resume
         steps = tuple(Step(descriptor, self._here(descriptor, left)) for descriptor in found.values())
         missing = [
             step.missing
@@ -170,20 +190,15 @@ class _StoreWalk(Walk):
         return Plan(name, target, steps, len(self.fetched) + len(missing), sum(self.fetched) + sum(missing))
 
     def _here(self, descriptor: Descriptor, left: dict[Digest, int]) -> int:
-        if descriptor.digest in self.damaged:
-            return 0
         if _is_here(self.store, descriptor):
             return descriptor.size
         return min(left.get(descriptor.digest, 0), descriptor.size)
 
     def stored(self, digest: Digest) -> bytes | None:
-        """Return the bytes that the store has; None where they are damaged, which is kept in mind."""
+        """Return the bytes that the store has; None where they were damaged, and are in quarantine now."""
         try:
             return self.store.blob(digest).read(limit=MAX_DOCUMENT_BYTES)
-        except NotFound:
-            return None
-        except IntegrityError:
-            self.damaged.add(digest)
+        except (NotFound, IntegrityError):
             return None
 
 
@@ -193,9 +208,6 @@ def _bring(
     """Bring what is missing, and return once all of it is in the store: the documents last, children before parents."""
     store = walk.store
     _check_room(store, plan.missing)
-    for digest in walk.damaged & walk.documents.keys():
-        with contextlib.suppress(NotFound):  # somebody else put it out of the way
-            store.verify([digest])
     todo = [
         Job(step.descriptor, step.here, told=step.here)
         for step in plan.steps

@@ -38,13 +38,14 @@ from distsdk.errors import (
 from distsdk.model import media
 from distsdk.model.image import Index, Manifest
 from distsdk.remotes.base import TagLister
+from distsdk.store import local
 from distsdk.testing import Cut, Registry, Stall, Status, WrongBytes
 from distsdk.transfer import Advanced, Finished, Plan, Planned, complete, pull
 
 from ..support import COMMAND, ENVIRONMENT, HANGS, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from distsdk.model.reference import Locator, Object
     from distsdk.remotes.base import Remote
@@ -291,10 +292,13 @@ def test_platforms_exclude_each_other_and_may_be_missing(registry: Registry, sto
 # The plan
 
 
-@pytest.mark.parametrize("before", ["nothing", "one platform", "a part", "all of a part", "a damaged document", "all"])
+@pytest.mark.parametrize(
+    "before",
+    ["nothing", "one platform", "a part", "all of a part", "a damaged document", "a damaged layer", "all"],
+)
 @pytest.mark.parametrize("every", [False, True])
 def test_a_plan_is_what_it_costs(registry: Registry, store: Store, before: str, every: bool) -> None:
-    """Requests and bytes are those that the registry then counts, whatever was there; planning writes nothing."""
+    """Requests and bytes are those that the registry then counts, whatever was there; planning fetches no blob."""
     reference = x(registry)
     pull(reference, store, platform="linux/amd64")
 
@@ -312,11 +316,16 @@ def test_a_plan_is_what_it_costs(registry: Registry, store: Store, before: str, 
             leave_a_part(store, digest, SMALL if before == "all of a part" else SMALL[:20_000])
         case "a damaged document":
             damage(store, store.images()[reference].digest)
+        case "a damaged layer":
+            damage(store, Digest.of(SMALL))
         case "all":
             pull(reference, store, all_platforms=True)
-    there = files(store.root) if store.root.exists() else {}
+    there = files(store.root)
     plan = planned()
-    assert there == (files(store.root) if store.root.exists() else {})
+    if before.startswith("a damaged"):
+        assert [Digest.of(SMALL) if "layer" in before else store.images()[reference].digest] == quarantined(store)
+    else:
+        assert there == files(store.root)
     assert store.root.exists() == (before != "nothing")
     registry.reset()
     descriptor = pull(reference, store, **({"all_platforms": True} if every else {"platform": "linux/amd64"}))
@@ -364,13 +373,20 @@ def leave_a_part(store: Store, digest: str, data: bytes) -> None:
     assert {digest: len(data)} == offsets(store)
 
 
-def damage(store: Store, digest: Digest) -> None:
-    """Change a byte of what the store has."""
+def damage(store: Store, digest: Digest, *, unseen: bool = False) -> None:
+    """Change a byte of a blob in its file; unseen, the file keeps its modification time."""
     path = store.path(digest)
     data = bytearray(path.read_bytes())
     data[-2] ^= 1
+    before = path.stat()
     path.chmod(0o600)
     path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + (0 if unseen else 1)))
+
+
+def quarantined(store: Store) -> list[Digest]:
+    """The digests of the blobs that are in quarantine."""
+    return [Digest.parse(path.name.replace("-", ":")) for path in sorted(store.root.glob("quarantine/*"))]
 
 
 def test_a_plan_tells_people(registry: Registry, store: Store) -> None:
@@ -513,6 +529,76 @@ def test_what_is_here_is_not_fetched_again(registry: Registry, store: Store) -> 
     assert 0 == registry.count(path=str(Digest.of(SMALL)))
 
 
+@pytest.mark.parametrize("how", ["plan first", "at once", "all platforms"])
+def test_pull_heals_a_blob_that_was_changed(registry: Registry, store: Store, how: str) -> None:
+    """A wrong byte in a layer, its size kept, is found since the file is not the one committed; only it is fetched."""
+    everything = {"all_platforms": True} if how == "all platforms" else {"platform": "linux/amd64"}
+    descriptor = pull(x(registry), store, **everything)
+    damage(store, Digest.of(SMALL))
+    if how == "plan first":
+        plan = pull(x(registry), store, platform="linux/amd64", plan=True)
+        assert [len(SMALL)] == [step.missing for step in plan.steps if step.missing]
+    registry.reset()
+    assert descriptor == pull(x(registry), store, **everything)
+    assert [Digest.of(SMALL)] == quarantined(store)
+    assert parts(store, descriptor) <= whole(store)
+    assert ["7", str(Digest.of(SMALL))] == [request.path.rpartition("/")[2] for request in registry.requests]
+
+
+@pytest.mark.parametrize("finder", ["rehash", "a read", "verify"])
+def test_pull_heals_damage_that_no_status_shows(registry: Registry, store: Store, finder: str) -> None:
+    """With size, time and inode kept, a pull trusts the file until it is told to rehash, or the damage is found."""
+    descriptor = pull(x(registry, "linux-amd64"), store)
+    damage(store, Digest.of(SMALL), unseen=True)
+    registry.reset()
+    assert descriptor == pull(x(registry, "linux-amd64"), store)
+    assert (0, []) == (registry.count(path="/blobs/"), quarantined(store))
+    if finder == "a read":
+        with pytest.raises(DigestMismatch, match="pull its image again"):
+            distsdk.image(x(registry, "linux-amd64"), store=store).layers[0].blob.read()
+    elif finder == "verify":
+        assert (Digest.of(SMALL),) == store.verify().damaged
+    assert descriptor == pull(x(registry, "linux-amd64"), store, rehash=finder == "rehash")
+    assert (1, [Digest.of(SMALL)]) == (registry.count(path="/blobs/"), quarantined(store))
+    assert parts(store, descriptor) == whole(store)
+
+
+@pytest.mark.parametrize("changed", ["another time", "another inode", "no record", "a damaged record"])
+def test_pull_hashes_a_file_that_is_not_the_one_committed(
+    registry: Registry, store: Store, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Its blob is hashed once, then the file is known again; nothing is fetched for it."""
+    pull(x(registry, "linux-amd64"), store)
+    path, record = store.path(Digest.of(SMALL)), store.root / "commits" / f"sha256-{Digest.of(SMALL).hex}"
+    match changed:
+        case "another time":
+            os.utime(path, (1, 1))
+        case "another inode":
+            status = path.stat()
+            copy = path.with_name("copy")
+            shutil.copy2(path, copy)
+            copy.replace(path)
+            assert (status.st_mtime_ns, status.st_size) == (path.stat().st_mtime_ns, path.stat().st_size)
+        case "no record":
+            record.unlink()
+        case "a damaged record":
+            record.write_bytes(record.read_bytes()[:-2])
+    hashed: list[Digest] = []
+    original = local._hashed
+
+    def count(digests: Iterable[Digest], path: Callable[[Digest], Path]) -> Iterator[local._Hashed | None]:
+        digests = list(digests)
+        hashed.extend(digests)
+        return original(digests, path)
+
+    monkeypatch.setattr(local, "_hashed", count)
+    registry.reset()
+    for _ in range(2):
+        pull(x(registry, "linux-amd64"), store)
+    assert [Digest.of(SMALL)] == hashed
+    assert (0, []) == (registry.count(path="/blobs/"), quarantined(store))
+
+
 def test_damage_heals(registry: Registry, store: Store) -> None:
     """A document with a wrong byte, and a blob that lost some, are fetched again; what was wrong is out of the way."""
     descriptor = pull(x(registry, "linux-amd64"), store)
@@ -561,8 +647,10 @@ def test_an_image_is_completed(registry: Registry, store: Store) -> None:
     for digest in (descriptor.digest, manifest.digest, Digest.of(SMALL)):
         store.delete(digest)
     registry.reset()
-    complete(names[x(registry)], store, remote(registry))
+    fetched = complete(names[x(registry)], store, remote(registry))
+    assert {descriptor.digest, manifest.digest, Digest.of(SMALL)} == set(fetched)
     assert (3, everything, names) == (registry.count(), whole(store), store.images())
+    assert () == complete(names[x(registry)], store, remote(registry))
 
 
 # What goes wrong

@@ -5,19 +5,30 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from distsdk import Descriptor, Digest, DigestMismatch, LimitExceeded, MalformedDocument, NotFound, Store
 from distsdk.blob import Blob
-from distsdk.errors import Unreachable
-from distsdk.model.media import DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from distsdk.errors import IntegrityError, InvalidConfig, Unreachable
+from distsdk.model.media import (
+    DOCKER_CONFIG,
+    DOCKER_FOREIGN_LAYER_GZIP,
+    DOCKER_LAYER_GZIP,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+)
 from distsdk.store import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.unit.store.conftest import Put
 
@@ -158,6 +169,41 @@ def test_a_damaged_document_removes_nothing(store: Store, image: MakeImage, put:
     assert everything == here(store)
     assert (descriptor.digest,) == store.verify(fetch=lambda _: Blob.from_bytes(raw)).healed
     assert [Digest.of(b"loose")] == [info.digest for info in store.gc().blobs]
+
+
+def test_a_quarantined_document_removes_nothing(store: Store, image: MakeImage) -> None:
+    """A read has moved a manifest to quarantine: what it led to stays until the manifest is back, or has no name."""
+    descriptor = image("x")
+    store.tag("x", descriptor)
+    raw = damage(store, descriptor.digest)
+    with pytest.raises(DigestMismatch):
+        store.blob(descriptor.digest).read()
+    left = here(store)
+    for dry_run in (True, False):
+        with pytest.raises(IntegrityError, match="in quarantine; pull its image again"):
+            store.gc(dry_run=dry_run)
+    assert left == here(store)
+    store.ingest(Blob.from_bytes(raw))
+    assert () == store.gc().blobs
+    damage(store, descriptor.digest)
+    assert (descriptor.digest,) == store.verify().damaged
+    store.untag("x")
+    assert left == {info.digest for info in store.gc().blobs}
+    assert [] == quarantined(store)
+
+
+def test_records_of_commits_go_with_their_blobs(store: Store, image: MakeImage, put: Put) -> None:
+    """Deleted, quarantined or removed as garbage, by this store or by another program."""
+    store.tag("x", image("x"))
+    for text in (b"deleted", b"damaged", b"removed by another program", b"garbage"):
+        put(text)
+    store.delete(Digest.of(b"deleted"))
+    damage(store, Digest.of(b"damaged"))
+    store.verify()
+    store.path(Digest.of(b"removed by another program")).unlink()
+    store.gc()
+    records = {path.name.replace("-", ":") for path in (store.root / "commits").iterdir()}
+    assert {str(digest) for digest in here(store)} == records
 
 
 def test_a_document_that_is_not_there(store: Store, image: MakeImage) -> None:
@@ -336,6 +382,66 @@ def test_what_was_deleted_meanwhile_is_no_damage(store: Store, put: Put, monkeyp
     monkeypatch.setattr(store, "_digests", meanwhile)
     found = store.verify()
     assert (1, ()) == (found.count, found.damaged)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_content_that_a_name_needs_is_missing(store: Store, put: Put, image: MakeImage, algorithm: str) -> None:
+    """Whatever a pull would bring, each once; not what a missing document leads to, nor what nobody may distribute."""
+    config = put(b'{"architecture":"amd64","os":"linux"}', OCI_CONFIG)
+    data = b"a layer"
+    layer = Descriptor(OCI_LAYER, Digest.of(data, algorithm), len(data))
+    foreign = Descriptor(DOCKER_FOREIGN_LAYER_GZIP, Digest.of(b"elsewhere"), 9)
+    inside = Descriptor("text/plain", Digest.of(b"inside"), 6, data=b"inside")
+    manifest = put(
+        document(mediaType=OCI_MANIFEST, config=config, layers=[layer, foreign, inside, layer]), OCI_MANIFEST
+    )
+    other = image("x")
+    target = put(document(mediaType=OCI_INDEX, manifests=[manifest, other, manifest]), OCI_INDEX)
+    assert [layer.digest] == [descriptor.digest for descriptor in store.missing(target)]
+    store.ingest([data], expected_digest=layer.digest)
+    assert () == store.missing(target)
+    os.truncate(store.path(layer.digest), 3)
+    assert [layer.digest] == [descriptor.digest for descriptor in store.missing(target)]
+    damage(store, other.digest)
+    assert {layer.digest, other.digest} == {descriptor.digest for descriptor in store.missing(target)}
+    assert [f"sha256-{other.digest.hex}"] == quarantined(store)
+    store.delete(target.digest)
+    assert (target,) == store.missing(target)
+
+
+def test_a_document_that_is_malformed_leads_to_nothing(store: Store, put: Put) -> None:
+    """Another program wrote it: it is here, and nothing can be said about its content."""
+    assert () == store.missing(put(b"{}", OCI_MANIFEST))
+
+
+@pytest.mark.parametrize("call", ["images", "blobs", "active", "verify", "gc"])
+def test_a_directory_that_holds_something_else_is_no_store(tmp_path: Path, call: str) -> None:
+    """Commands that only read refuse it too, and write nothing into it."""
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(InvalidConfig, match=r"not an OCI image layout.*'thesis\.txt'"):
+        list(getattr(Store(tmp_path), call)())
+    assert ["thesis.txt"] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("seconds", [300_000_000_000, -70_000_000_000])
+def test_file_times_that_no_calendar_has(store: Store, put: Put, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """A time beyond year 9999, or before year 1, is shown as the last or first there is."""
+    descriptor = put(b"x")
+    begun(store, "key")
+    lstat = Path.lstat
+
+    def on_a_disk_that_keeps_such_times(path: Path) -> Any:  # noqa: ANN401 - in place of a status
+        found = lstat(path)
+        fields = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+        return SimpleNamespace(**{**fields, "st_mtime": float(seconds)})
+
+    monkeypatch.setattr(Path, "lstat", on_a_disk_that_keeps_such_times)
+    year = 9999 if seconds > 0 else 1
+    assert {year} == {info.committed.year for info in (store.info(descriptor.digest), *store.blobs())}
+    assert [year] == [active.updated.year for active in store.active()]
+    assert (True, ()) == (store.ingest(Blob.from_bytes(b"x")).existed, store.verify().damaged)
+    store.delete(descriptor.digest)
+    assert seconds > 0 or store.gc().ingests
 
 
 def test_many_are_verified(store: Store, put: Put) -> None:

@@ -486,7 +486,7 @@ def test_a_kill_before_every_call(store: Store, tmp_path: Path, in_child: InChil
         assert [] == store.active()
         assert () == store.gc().blobs
         assert {"door"} >= {path.name for path in (store.root / "ingest").iterdir()}
-        assert {"blobs", "ingest", "index.json", "index.lock", "oci-layout"} >= {
+        assert {"blobs", "commits", "ingest", "index.json", "index.lock", "oci-layout"} >= {
             path.name for path in store.root.iterdir()
         }
     assert moments > 30

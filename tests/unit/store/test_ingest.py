@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import shutil
 import stat
 import subprocess
@@ -82,9 +83,11 @@ class Stream:
 
 
 def files(store: Store) -> list[str]:
-    """The files of a store that are there after an ingest, by path; but for locks."""
+    """The files of a store after an ingest, by path, without locks and records of commits."""
     found = (path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file())
-    return sorted(path for path in found if path not in {"index.lock", "ingest/door"})
+    return sorted(
+        path for path in found if path not in {"index.lock", "ingest/door"} and not path.startswith("commits/")
+    )
 
 
 def committed(*digests: Digest) -> list[str]:
@@ -284,7 +287,7 @@ def test_no_more_is_taken_than_expected(store: Store, kind: str) -> None:
 def test_another_size_of_what_is_there(store: Store) -> None:
     """It is an error where the blob is right, and where it is not, the blob is brought anew."""
     store.ingest(Shelf().blob())
-    with pytest.raises(SizeMismatch, match=f"has {len(DATA)} bytes, expected are 5"):
+    with pytest.raises(SizeMismatch, match=f"is {len(DATA)} bytes, expected 5"):
         store.ingest(Shelf().blob(), expected_size=5)
     damage(store.path(DIGEST), DATA[:-1])
     got = store.ingest(Shelf().blob(), expected_size=len(DATA))
@@ -503,16 +506,48 @@ def test_a_blob_is_read_like_one_of_a_remote(store: Store) -> None:
 
 
 @pytest.mark.parametrize("data", [DATA[:-1] + b"\0", DATA[:-1], b"", DATA + b"\0"], ids=len)
-def test_a_damaged_blob_is_not_read_to_its_end(store: Store, data: bytes) -> None:
-    """A whole read says that it is another, and so does opening it where that is asked for."""
+@pytest.mark.parametrize("how", ["open and verify", "open", "blob", "stream"])
+def test_a_read_quarantines_a_damaged_blob(store: Store, data: bytes, how: str) -> None:
+    """The error of a whole read says where the damaged blob is now, and an ingest brings it again."""
+    reads: dict[str, Callable[[], object]] = {
+        "open and verify": lambda: store.open(DIGEST, verify=True),
+        "open": lambda: store.open(DIGEST).read(),
+        "blob": lambda: store.blob(DIGEST).read(),
+        "stream": lambda: list(store.blob(DIGEST).stream()),
+    }
     store.ingest(Shelf().blob())
     damage(store.path(DIGEST), data)
-    with pytest.raises(DigestMismatch):
-        store.open(DIGEST, verify=True)
-    with pytest.raises(DigestMismatch):
-        store.open(DIGEST).read()
-    with pytest.raises(DigestMismatch):
-        store.blob(DIGEST).read()
+    opened = store.blob(DIGEST)
+    quarantine = store.root / "quarantine"
+    message = f"^blob {DIGEST} is damaged: .* moved to {re.escape(str(quarantine))}; pull its image again$"
+    with pytest.raises(DigestMismatch, match=message) as caught:
+        reads[how]()
+    assert (str(DIGEST), str(Digest.of(data))) == (caught.value.expected, caught.value.got)
+    assert data == (quarantine / f"sha256-{DIGEST.hex}").read_bytes()
+    for missing in (lambda: store.info(DIGEST), opened.read):
+        with pytest.raises(NotFound, match=r"moved to quarantine; pull its image again$"):
+            missing()
+    assert not store.ingest(Shelf().blob()).existed
+    assert DATA == store.blob(DIGEST).read()
+
+
+def test_two_readers_of_a_damaged_blob_get_the_same_error(store: Store) -> None:
+    """The second one, whose blob is in quarantine by the time it ends, says so too."""
+    store.ingest(Shelf().blob())
+    damage(store.path(DIGEST), DATA[:-1] + b"\0")
+    streams = [store.blob(DIGEST).stream(connections=1) for _ in range(2)]
+    for stream in streams:
+        next(stream)
+    for stream in streams:
+        with pytest.raises(DigestMismatch, match=r"was moved to .*quarantine"):
+            list(stream)
+
+
+def test_a_refused_blob_that_is_sound_stays(store: Store) -> None:
+    """A reader that cannot use the content, a layer that is no archive, says nothing about its bytes."""
+    store.ingest(Shelf().blob())
+    assert not store.blob(DIGEST).distrust()
+    assert DATA == store.blob(DIGEST).read()
 
 
 def test_what_is_not_there(store: Store) -> None:
@@ -608,6 +643,8 @@ def test_a_layout_that_somebody_else_made(store: Store) -> None:
     (store.root / "README").touch()
     assert store.ingest(Shelf().blob()).existed
     assert not store.ingest(Blob.from_bytes(b"x")).existed
+    damage(folder / DIGEST.hex, DATA[:-1] + b"\0")
+    assert not store.ingest(Shelf().blob()).existed
     assert '{"schemaVersion":2,"manifests":[]}' == (store.root / "index.json").read_text()
 
 

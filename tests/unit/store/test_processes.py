@@ -17,6 +17,8 @@ import pytest
 
 from distsdk import Digest, Store
 from distsdk.blob import Blob, Stat
+from distsdk.layout import locks
+from distsdk.store import local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -202,6 +204,170 @@ def test_who_waits_can_give_up(store: Store, in_child: InChild) -> None:
     os.write(gone_on, b"x")
     assert 0 == writer.wait()
     assert store.ingest([], expected_digest=digest).existed
+
+
+class Clock:
+    """Time that passes only during sleep.
+
+    Args:
+        at: What happens after so many seconds.
+    """
+
+    def __init__(self, at: dict[float, Callable[[], object]] | None = None) -> None:
+        self.now = 0.0
+        self._at = dict(sorted((at or {}).items()))
+
+    def monotonic(self) -> float:
+        """Return the seconds that have passed."""
+        return self.now
+
+    def time(self) -> float:
+        """Return the time of day, which stands."""
+        return 0.0
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass; a wait of a quarter of an hour is one without end."""
+        self.now += seconds
+        assert self.now < 900
+        for second in [second for second in self._at if second <= self.now]:
+            self._at.pop(second)()
+
+
+class Holder:
+    """A thread or a process that holds the ingest of a digest, and brings bytes when it is told to."""
+
+    def __init__(self, store: Store, data: bytes) -> None:
+        self._data, self._part = data, store.root / "ingest"
+        self._reader, self._writer = os.pipe()
+        self._started, self._starting = os.pipe()
+        self._store = store
+
+    def run(self) -> None:
+        """Ingest what `bring` lets come."""
+
+        def chunks() -> Iterator[bytes]:
+            at = 0
+            os.write(self._starting, b"x")
+            while at < len(self._data):
+                size = int.from_bytes(os.read(self._reader, 4), "big")
+                yield self._data[at : at + size]
+                os.write(self._starting, b"x")
+                at += size
+
+        self._store.ingest(chunks(), expected_digest=Digest.of(self._data))
+
+    def wait(self) -> None:
+        """Wait until it has begun, or written what it was told to bring."""
+        os.read(self._started, 1)
+
+    def bring(self, size: int) -> None:
+        """Let it bring so many bytes."""
+        os.write(self._writer, size.to_bytes(4, "big"))
+        self.wait()
+
+
+def test_ingest_fetches_itself_when_the_writer_is_stopped(
+    store: Store, in_child: InChild, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After 2 s the wait is reported, after a minute without bytes it ends; the stopped writer may still go on."""
+    data = os.urandom(300_000)
+    holder = Holder(store, data)
+    writer = in_child(holder.run)
+    holder.wait()
+    holder.bring(100_000)
+    os.kill(writer.pid, signal.SIGSTOP)
+    clock, told = Clock(), []
+    monkeypatch.setattr(local, "time", clock)
+
+    def note(here: int) -> None:
+        told.append((clock.now, here))
+
+    got = store.ingest([data], expected_digest=Digest.of(data), at=note)
+    assert (False, data) == (got.existed, store.blob(got.digest).read())
+    assert 60 <= clock.now < 61
+    assert {100_000} == {here for now, here in told if now < 60}
+    waited, moved = (record.getMessage() for record in caplog.records)
+    assert f"waiting for another process (pid {writer.pid}) to bring {got.digest}" == waited
+    assert f"another process (pid {writer.pid}) makes no progress with {got.digest}; fetching it here" == moved
+    os.kill(writer.pid, signal.SIGCONT)
+    holder.bring(200_000)
+    assert 0 == writer.wait()
+    assert (data, ()) == (store.blob(got.digest).read(), store.verify().damaged)
+    assert ([], True) == (store.active(), store.ingest([], expected_digest=got.digest).existed)
+
+
+@pytest.mark.parametrize(("size", "fetches"), [(50_000, True), (70_000, False)])
+def test_ingest_waits_for_a_writer_that_makes_progress(
+    store: Store, in_child: InChild, monkeypatch: pytest.MonkeyPatch, size: int, fetches: bool
+) -> None:
+    """However long all of it takes, as long as 60 KiB come in each minute; a slower writer is not waited for."""
+    data = os.urandom(500_000)
+    holder = Holder(store, data)
+    writer = in_child(holder.run)
+    holder.wait()
+    clock = Clock({second: partial(holder.bring, size) for second in range(50, 600, 50)})
+    monkeypatch.setattr(local, "time", clock)
+    got = store.ingest([data], expected_digest=Digest.of(data))
+    assert (not fetches, data) == (got.existed, store.blob(got.digest).read())
+    assert (clock.now < 130) == fetches
+    writer.kill()
+
+
+def test_one_of_many_fetches_for_a_stopped_writer(
+    store: Store, in_child: InChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that waited for the stopped one wait for the first of them that fetches; there are two downloads in all."""
+    data = os.urandom(300_000)
+    digest = Digest.of(data)
+    holder = Holder(store, data)
+    writer = in_child(holder.run)
+    holder.wait()
+    os.kill(writer.pid, signal.SIGSTOP)
+    monkeypatch.setattr(local, "_STALLED", 0.3)
+    downloads = []
+
+    def chunks() -> Iterator[bytes]:
+        downloads.append(threading.get_ident())
+        yield data
+
+    with ThreadPoolExecutor(10) as pool:
+        got = list(pool.map(lambda _: store.ingest(chunks(), expected_digest=digest), range(10)))
+    assert (1, 9) == (len(downloads), sum(ingested.existed for ingested in got))
+    os.kill(writer.pid, signal.SIGCONT)
+
+
+def test_a_wait_for_another_thread_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No process is named where it is this one."""
+    data = os.urandom(1000)
+    holder = Holder(store, data)
+    thread = threading.Thread(target=holder.run)
+    thread.start()
+    holder.wait()
+    monkeypatch.setattr(local, "time", Clock({3: partial(holder.bring, 1000)}))
+    assert store.ingest([], expected_digest=Digest.of(data)).existed
+    thread.join()
+    assert [f"waiting for another thread to bring {Digest.of(data)}"] == [r.getMessage() for r in caplog.records]
+
+
+def test_a_lock_that_is_never_released_ends_the_wait(
+    store: Store, put: Put, image: MakeImage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that was stopped while it held the index cannot be done without: the error names its lock."""
+    put(b"the store is there")
+    descriptor = image("x")
+    monkeypatch.setattr(locks, "SILENT_WAIT", 0)
+    monkeypatch.setattr(locks, "_LONGEST_WAIT", 0)
+    with (
+        Store(store.root)._layout.locked(),
+        pytest.raises(BlockingIOError, match=r"another process has held .*index\.lock"),
+    ):
+        store.tag("x", descriptor)
+    assert [f"waiting for another process that holds {store.root / 'index.lock'}"] == [
+        record.getMessage() for record in caplog.records
+    ]
+    store.tag("x", descriptor)
 
 
 def test_nothing_is_removed_under_another_process(store: Store, put: Put, in_child: InChild) -> None:
