@@ -48,7 +48,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 
-class Shown(SphinxDirective):
+class Displayed(SphinxDirective):
     """Code, and what a notebook shows of its last expression: run while this is built, from the recordings."""
 
     has_content = True
@@ -82,5 +82,5 @@ def _shown(code: str) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Teach Sphinx the directive."""
-    app.add_directive("shown", Shown)
+    app.add_directive("shown", Displayed)
     return {"parallel_read_safe": False}

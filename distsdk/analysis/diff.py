@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from attrs import frozen
 
+from distsdk._repr import Displayed
+from distsdk._text import counted
 from distsdk.analysis.packages import Package, read_packages
 from distsdk.layers.member import Kind
-from distsdk.model.digest import Digest
-from distsdk.model.reference import Reference
-from distsdk.model.shown import Shown
-from distsdk.model.wording import counted
+from distsdk.spec.digest import Digest
+from distsdk.spec.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from distsdk.display.widgets import DiffExplorer
-    from distsdk.images import Image, Layer
+    from distsdk.images.image import Image, Layer
     from distsdk.layers.member import Member
-    from distsdk.layers.overlay import Entry
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.image import HistoryEntry, ImageConfig
+    from distsdk.layers.merged import Entry
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.documents import HistoryEntry, ImageConfig
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def _what(before: object, after: object) -> What:
 
 
 @frozen
-class Fork(Generic[T]):
+class SequenceDiff(Generic[T]):
     """Two sequences that begin with the same.
 
     Attributes:
@@ -56,7 +56,7 @@ class Fork(Generic[T]):
 
 
 @frozen
-class SettingChange(Shown):
+class SettingChange(Displayed):
     """A setting of the config that is not the same.
 
     Attributes:
@@ -76,7 +76,7 @@ class SettingChange(Shown):
 
 
 @frozen
-class PackageChange(Shown):
+class PackageChange(Displayed):
     """A package that only one image has, or both in different versions.
 
     Attributes:
@@ -101,7 +101,7 @@ class PackageChange(Shown):
 
 
 @frozen
-class FileChange(Shown):
+class FileChange(Displayed):
     """What is not the same at a path.
 
     Attributes:
@@ -131,7 +131,7 @@ class FileChange(Shown):
 
 
 @frozen(repr=False)
-class Diff(Shown):
+class Diff(Displayed):
     """What differs between two images; all is empty where nothing does.
 
     Attributes:
@@ -147,8 +147,8 @@ class Diff(Shown):
     before: Reference
     after: Reference
     settings: tuple[SettingChange, ...]
-    history: Fork[HistoryEntry]
-    layers: Fork[Descriptor]
+    history: SequenceDiff[HistoryEntry]
+    layers: SequenceDiff[Descriptor]
     packages: tuple[PackageChange, ...]
     files: tuple[FileChange, ...]
 
@@ -173,7 +173,9 @@ class Diff(Shown):
         return diff(self)
 
 
-def compare(before: Image, after: Image, *, at: Callable[[int, int], object] = lambda _done, _total: None) -> Diff:
+def compare(
+    before: Image, after: Image, *, on_progress: Callable[[int, int], object] = lambda _done, _total: None
+) -> Diff:
     """Return what differs between two images: `Image.diff`."""
     left, right = _Side(before), _Side(after)
     same = {(a.number, b.number) for a in before.layers for b in after.layers if _unpack_to_the_same(a, b)}
@@ -185,7 +187,7 @@ def compare(before: Image, after: Image, *, at: Callable[[int, int], object] = l
         _fork(before.history, after.history, _shared(before.history, after.history, _is_same_step)),
         _fork(before.manifest.layers, after.manifest.layers, shared),
         _packages(read_packages(before), read_packages(after)),
-        tuple(_files(left, right, same, shared, at)),
+        tuple(_files(left, right, same, shared, on_progress)),
     )
 
 
@@ -205,8 +207,8 @@ def _shared(before: tuple[T, ...], after: tuple[T, ...], is_same: Callable[[T, T
     return next((n for n, (a, b) in enumerate(both) if not is_same(a, b)), min(len(before), len(after)))
 
 
-def _fork(before: tuple[T, ...], after: tuple[T, ...], shared: int) -> Fork[T]:
-    return Fork(shared, before[shared:], after[shared:])
+def _fork(before: tuple[T, ...], after: tuple[T, ...], shared: int) -> SequenceDiff[T]:
+    return SequenceDiff(shared, before[shared:], after[shared:])
 
 
 def _is_same_step(a: HistoryEntry, b: HistoryEntry) -> bool:
@@ -296,7 +298,7 @@ class _Unread:
 
 
 def _files(
-    left: _Side, right: _Side, same: set[tuple[int, int]], shared: int, at: Callable[[int, int], object]
+    left: _Side, right: _Side, same: set[tuple[int, int]], shared: int, on_progress: Callable[[int, int], object]
 ) -> Iterable[FileChange]:
     changes: dict[str, FileChange] = {}
     undecided: list[tuple[Entry, Entry]] = []
@@ -310,7 +312,7 @@ def _files(
         is_file = a.member.kind is b.member.kind is Kind.FILE
         if is_file and a.member.size == b.member.size > 0 and not _is_same_content(a, b, same, shared):
             undecided.append((a, b))
-    for a, b in _different(left, right, undecided, at):
+    for a, b in _different(left, right, undecided, on_progress):
         how = changes[a.path].how if a.path in changes else ()
         changes[a.path] = FileChange(a.path, a, b, ("content", *how))
     return (changes[path] for path in sorted(changes))
@@ -340,7 +342,7 @@ def _how(a: Member, b: Member) -> tuple[How, ...]:
 
 
 def _different(
-    left: _Side, right: _Side, pairs: list[tuple[Entry, Entry]], at: Callable[[int, int], object]
+    left: _Side, right: _Side, pairs: list[tuple[Entry, Entry]], on_progress: Callable[[int, int], object]
 ) -> Iterable[tuple[Entry, Entry]]:
     """Yield those pairs of files whose content is not the same: by tables of contents, and else by reading them."""
     known: dict[tuple[int, str], Digest] = {}
@@ -356,17 +358,17 @@ def _different(
                 known[file.key] = digest
             else:
                 unread[file.key] = file
-    known |= _hashed([file for key, file in unread.items() if key not in known], at)
+    known |= _hashed([file for key, file in unread.items() if key not in known], on_progress)
     for (a, b), algorithm in zip(pairs, algorithms, strict=True):
         if known[id(a.member), algorithm] != known[id(b.member), algorithm]:
             yield a, b
 
 
-def _hashed(files: list[_Unread], at: Callable[[int, int], object]) -> Mapping[tuple[int, str], Digest]:
+def _hashed(files: list[_Unread], on_progress: Callable[[int, int], object]) -> Mapping[tuple[int, str], Digest]:
     found: dict[tuple[int, str], Digest] = {}
     done, total = 0, sum(file.entry.member.size for file in files)
     if total:
-        at(done, total)
+        on_progress(done, total)
     # One image after the other, and each layer from front to back: neighbours come with one request.
     files.sort(key=lambda file: (id(file.side), file.entry.layer, file.entry.member.offset))
     for file in files:
@@ -375,6 +377,6 @@ def _hashed(files: list[_Unread], at: Callable[[int, int], object]) -> Mapping[t
             while data := content.read(_STEP):
                 hasher.update(data)
                 done += len(data)
-                at(done, total)
+                on_progress(done, total)
         found[file.key] = Digest(file.algorithm, hasher.hexdigest())
     return found

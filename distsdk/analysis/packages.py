@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from distsdk._repr import Displayed, FixedRows
 from distsdk.errors import LimitExceeded, MalformedDocument, NotFound
 from distsdk.layers.member import Kind
-from distsdk.model.shown import FixedRows, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from distsdk.images import Image
+    from distsdk.images.image import Image
 
 #: Packages that an image has at most. A Debian archive as a whole has fewer.
 MAX_PACKAGES = 100_000
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @frozen
-class Package(Shown):
+class Package(Displayed):
     """A package that is installed.
 
     Attributes:

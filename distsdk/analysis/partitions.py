@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from distsdk.blob import Blob
+    from distsdk.content.blob import Blob
 
 
 @frozen

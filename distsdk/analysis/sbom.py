@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
+from distsdk._repr import Displayed
+from distsdk._text import counted, quoted, shortened
 from distsdk.errors import LimitExceeded, MalformedDocument, UnsupportedDocument
-from distsdk.model.fields import as_object, at, optional_list, optional_object, optional_text, required_text
-from distsdk.model.image import load_json
-from distsdk.model.shown import Shown
-from distsdk.model.wording import counted, quoted, shortened
+from distsdk.spec.strict_json import (
+    as_object,
+    at,
+    load_json,
+    optional_list,
+    optional_object,
+    optional_text,
+    required_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +38,7 @@ _NOTHING = frozenset({"", "NOASSERTION", "NONE"})
 
 
 @frozen
-class SbomPackage(Shown):
+class SbomPackage(Displayed):
     """A package, as a bill of materials lists it.
 
     Attributes:
@@ -48,7 +55,7 @@ class SbomPackage(Shown):
 
 
 @frozen(repr=False)
-class Sbom(Shown):
+class Sbom(Displayed):
     """A bill of materials.
 
     Attributes:

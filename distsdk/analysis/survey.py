@@ -21,15 +21,19 @@ from uuid import uuid4
 
 from attrs import define, evolve, field, frozen
 
+from distsdk._text import printable
 from distsdk.analysis.tables import CATEGORY, FLAG, NUMBER, OBJECT, TEXT, TIME, Dtype, frame, import_pandas
-from distsdk.errors import DistError, RateLimited, printable
-from distsdk.images import image
-from distsdk.model.choice import Children
-from distsdk.model.image import Index
-from distsdk.model.media import DEFAULT_ACCEPT, INDEXES
-from distsdk.model.platform import Platform
-from distsdk.model.reference import Hint, Reference
-from distsdk.remotes.base import Resolver, Wanted, connect
+from distsdk.content.protocols import Resolver
+from distsdk.content.request import FetchRequest
+from distsdk.errors import DistError, RateLimited
+from distsdk.images.image import image
+from distsdk.remotes.connect import connect
+from distsdk.remotes.remote import fetcher_of
+from distsdk.spec.choice import Children
+from distsdk.spec.documents import Index
+from distsdk.spec.media_types import DEFAULT_ACCEPT, INDEXES
+from distsdk.spec.platform import Platform
+from distsdk.spec.reference import Hint, Reference
 from distsdk.transport.retry import Retry
 
 if TYPE_CHECKING:
@@ -40,12 +44,12 @@ if TYPE_CHECKING:
     from distributed import Client
     from pandas import DataFrame
 
-    from distsdk.blob import Blob
-    from distsdk.images import Image
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
-    from distsdk.model.reference import Locator, Object
-    from distsdk.remotes.base import Remote
+    from distsdk.content.blob import Blob
+    from distsdk.content.protocols import Fetcher
+    from distsdk.images.image import Image
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
+    from distsdk.spec.reference import Locator, Object
 
     Row: TypeAlias = dict[str, object]
     _Answer: TypeAlias = "tuple[list[_Outcome], float]"
@@ -97,7 +101,7 @@ def survey(
     per_host: int = PER_HOST,
     progress: bool | Callable[[int, int | None], object] = False,
     results: str | os.PathLike[str] | None = None,
-    connect: Callable[[Locator], Remote] | None = None,
+    connect: Callable[[Locator], Fetcher] | None = None,
 ) -> DataFrame:
     """Return a table with a row for each of many images, in the order of their references.
 
@@ -235,7 +239,7 @@ class Asked:
     columns: tuple[str, ...]
     function: Callable[[Image], object] | None
     platform: Platform
-    connect: Callable[[Locator], Remote]
+    connect: Callable[[Locator], Fetcher]
     run: str = field(factory=lambda: uuid4().hex)
 
     @classmethod
@@ -244,7 +248,7 @@ class Asked:
         columns: Sequence[str] | None,
         function: Callable[[Image], object] | None = None,
         platform: str | Platform | None = None,
-        connect: Callable[[Locator], Remote] | None = None,
+        connect: Callable[[Locator], Fetcher] | None = None,
     ) -> Asked:
         """Read the arguments of `survey`."""
         chosen = [name for name in COLUMNS if name not in _COSTLY] if columns is None else list(dict.fromkeys(columns))
@@ -282,7 +286,7 @@ def _identity(function: object) -> str:
     return f"{code.__module__}.{code.__qualname__} {bound!r} {cells!r} {defaults!r} {source}"
 
 
-def _connect(locator: Locator) -> Remote:
+def _connect(locator: Locator) -> Fetcher:
     # Who is told to ask less says so, and everybody else who works on the survey is told.
     return connect(locator, retry=Retry(statuses=Retry().statuses - {429}))
 
@@ -327,10 +331,10 @@ class _Failure:
 _UNREAD = _Failure("it was never read", "")
 
 #: By survey and repository. What a thread puts there, another one finds; who makes one in vain has asked for nothing.
-_remotes: dict[tuple[str, Locator], Remote] = {}
+_remotes: dict[tuple[str, Locator], Fetcher] = {}
 
 
-def _remote(asked: Asked, locator: Locator) -> Remote:
+def _remote(asked: Asked, locator: Locator) -> Fetcher:
     found = _remotes.get((asked.run, locator))
     if found is None:
         for key in list(_remotes)[: -KEPT_REMOTES + 1]:
@@ -367,8 +371,9 @@ def _work(asked: Asked, steps: Sequence[_Step]) -> tuple[list[_Outcome], float]:
 def _resolve(asked: Asked, reference: Reference) -> Digest:
     """Return the digest that a name stands for now; a HEAD, where the registry answers that."""
     remote = _remote(asked, reference.locator)
-    if isinstance(remote, Resolver):
-        return remote.resolve(reference.object).digest
+    fetcher = fetcher_of(remote)
+    if isinstance(fetcher, Resolver):
+        return fetcher.resolve(reference.object).digest
     return remote.fetch(reference.object, *_DOCUMENT).digest
 
 
@@ -410,7 +415,7 @@ def _own_columns(returned: object) -> Row:
 class _Knowing:
     """A remote that is not asked again for the manifest which is here already."""
 
-    remote: Remote
+    remote: Fetcher
     manifest: Blob
 
     @property
@@ -418,7 +423,7 @@ class _Knowing:
         return self.remote.locator
 
     def fetch(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Blob:
-        if Wanted.read(object).object.digest == self.manifest.digest:
+        if FetchRequest.read(object).object.digest == self.manifest.digest:
             return self.manifest
         return self.remote.fetch(object, *hints)
 
@@ -426,7 +431,7 @@ class _Knowing:
 # What is kept
 
 
-class _Kept:
+class _SavedResults:
     """Rows in a folder, a file for each digest: written whole or not at all, by as many processes as like to."""
 
     def __init__(self, folder: Path) -> None:
@@ -549,7 +554,7 @@ class _Survey:
     submit: Callable[[Callable[[Asked, Sequence[_Step]], _Answer], Asked, Sequence[_Step]], Future[_Answer]]
     jobs: int
     per_host: int
-    kept: _Kept | None
+    kept: _SavedResults | None
     at: Callable[[int], object]
     names: list[str] = field(factory=list)
     rows: list[Row | _Failure] = field(factory=list)
@@ -718,7 +723,7 @@ def gather(
         if number < 1:
             message = f"{what} must be at least 1, not {number}"
             raise ValueError(message)
-    kept = None if results is None else _Kept(Path(results).expanduser() / asked.question)
+    kept = None if results is None else _SavedResults(Path(results).expanduser() / asked.question)
     executor: Executor
     if client is None:
         executor = ThreadPoolExecutor(jobs, thread_name_prefix="distsdk-survey")

@@ -6,16 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from distsdk.errors import DistError, InvalidReference, MissingExtra
-from distsdk.model.descriptor import MAX_SIZE
-from distsdk.model.reference import Reference
+from distsdk.spec.descriptor import MAX_SIZE
+from distsdk.spec.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pandas import DataFrame
 
-    from distsdk.images import Image
-    from distsdk.remotes.base import Remote
+    from distsdk.content.protocols import Fetcher
+    from distsdk.images.image import Image
 
 #: How a column is kept: integers, times in UTC, text, text of few kinds, flags, whatever there is. Any may be missing.
 Dtype = Literal["Int64", "datetime64[us, UTC]", "string", "category", "boolean", "object"]
@@ -194,7 +194,7 @@ _TABLES: Mapping[str, tuple[Callable[[Image], Iterator[tuple[object, ...]]], Map
 }
 
 
-def tag_table(tags: Iterable[str], remote: Remote | None, *, details: bool, per_host: int) -> DataFrame:
+def tag_table(tags: Iterable[str], remote: Fetcher | None, *, details: bool, per_host: int) -> DataFrame:
     """Return a table of tags; see `TagList.to_pandas`.
 
     Args:

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from distsdk._repr import Displayed
+from distsdk._text import counted, human_size
 from distsdk.layers.member import Kind, Role, place
-from distsdk.model.shown import Shown
-from distsdk.model.wording import counted, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from distsdk.images import Image, Layer
+    from distsdk.images.image import Image, Layer
 
 
 @frozen
-class LayerUsage(Shown):
+class LayerUsage(Displayed):
     """The bytes of one layer.
 
     Attributes:
@@ -37,7 +37,7 @@ class LayerUsage(Shown):
 
 
 @frozen(repr=False)
-class Usage(Shown):
+class Usage(Displayed):
     """Where the bytes of an image are.
 
     Attributes:

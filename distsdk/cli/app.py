@@ -18,16 +18,17 @@ import click
 
 import distsdk
 from distsdk import errors
+from distsdk._text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
 
-    from distsdk.model.digest import Digest
-    from distsdk.model.reference import Locator, Reference
-    from distsdk.remotes.base import Remote
+    from distsdk.remotes.remote import Remote
+    from distsdk.spec.digest import Digest
+    from distsdk.spec.reference import Locator, Reference
     from distsdk.transport.hosts import Hosts
-    from distsdk.transport.http import Timeouts
+    from distsdk.transport.settings import Timeouts
 
 #: Exit codes by kind of error; the first that fits counts. Anything else is 1.
 EXIT_CODES: tuple[tuple[tuple[type[errors.DistError], ...], int], ...] = (
@@ -107,7 +108,7 @@ class End(BaseException):
 def say(message: object) -> None:
     """Write a line to stderr."""
     with contextlib.suppress(OSError):
-        click.echo(f"distsdk: {errors.printable(str(message))}", err=True)
+        click.echo(f"distsdk: {printable(str(message))}", err=True)
 
 
 def _set_timeout(seconds: float) -> None:
@@ -136,7 +137,7 @@ def _set_log(options: dict[str, object]) -> None:
 
     class Formatter(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            return errors.printable(super().format(record))
+            return printable(super().format(record))
 
     level = logging.DEBUG if "debug" in options else logging.ERROR if "quiet" in options else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
@@ -414,7 +415,7 @@ def configured_hosts(host: str) -> Hosts:
 
 def timeouts() -> Timeouts:
     """Return the time-outs as the options have them."""
-    from distsdk.transport.http import Timeouts
+    from distsdk.transport.settings import Timeouts
 
     options = click.get_current_context().find_root().ensure_object(dict)
     usual = Timeouts()
@@ -452,7 +453,7 @@ def without_scheme(word: str) -> str:
 
     Before other hosts a scheme has nothing to say, and is refused with the argument.
     """
-    from distsdk.model.reference import split_scheme
+    from distsdk.spec.reference import split_scheme
     from distsdk.transport.hosts import is_loopback
 
     scheme, rest = split_scheme(word)
@@ -468,14 +469,14 @@ def without_scheme(word: str) -> str:
 
 def read_locator(word: str) -> Locator:
     """Return the locator that an argument spells."""
-    from distsdk.model.reference import Locator
+    from distsdk.spec.reference import Locator
 
     return Locator.parse(without_scheme(word))
 
 
 def read_reference(word: str) -> Reference:
     """Return the reference that an argument spells."""
-    from distsdk.model.reference import Reference
+    from distsdk.spec.reference import Reference
 
     return expect(Reference.parse(without_scheme(word)))
 
@@ -492,9 +493,9 @@ def _add_near_tags(error: errors.NotFound, options: dict[str, Any]) -> None:
     That is one request, which is not repeated and may take `_NEAR_TIMEOUT`. A command that is to be quiet, or has a
     time limit, makes none.
     """
-    from distsdk.remotes.base import TagLister
-    from distsdk.transport.http import Limits, Timeouts
+    from distsdk.content.protocols import TagLister
     from distsdk.transport.retry import Retry
+    from distsdk.transport.settings import Limits, Timeouts
 
     if "quiet" in options or "timeout" in options:
         return
@@ -563,7 +564,7 @@ def fitted_digest(digest: Digest) -> str:
 
 def write_line(text: str) -> None:
     """Write a line to stdout, fit for a terminal."""
-    write(f"{errors.printable(text)}\n".encode())
+    write(f"{printable(text)}\n".encode())
 
 
 def write_listing(entries: Iterable[str], *, as_json: bool) -> None:

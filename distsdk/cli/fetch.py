@@ -33,8 +33,8 @@ from distsdk.cli.app import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from distsdk.blob import Blob
-    from distsdk.remotes.base import Remote
+    from distsdk.content.blob import Blob
+    from distsdk.remotes.remote import Remote
 
 #: Bytes that multi-fetch holds of objects whose turn on stdout has not come.
 WINDOW = 16 * 1024 * 1024
@@ -80,7 +80,7 @@ def fetch(
     code is 0. With -, the output has the order of the lines, a line that fails is reported on stderr and the others
     continue; the exit code is that of the first line that failed.
     """
-    from distsdk.model.reference import Reference
+    from distsdk.spec.reference import Reference
 
     first, *rest = words
     first = without_scheme(first)

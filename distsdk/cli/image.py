@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distsdk
+from distsdk._text import counted, human_size, printable
 from distsdk.cli.app import (
     add_near_names,
     connect,
@@ -30,22 +31,21 @@ from distsdk.cli.app import (
     write,
     write_line,
 )
-from distsdk.errors import NotFound, printable
-from distsdk.model.media import DEFAULT_ACCEPT, INDEXES
-from distsdk.model.wording import counted, human_size
+from distsdk.errors import NotFound
+from distsdk.spec.media_types import DEFAULT_ACCEPT, INDEXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from distsdk.analysis.diff import Diff, What
     from distsdk.analysis.packages import Package
-    from distsdk.images import Image, Layer
-    from distsdk.layers.overlay import Entry
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
-    from distsdk.model.image import HistoryEntry
-    from distsdk.model.reference import Reference
-    from distsdk.remotes.base import Remote
+    from distsdk.images.image import Image, Layer
+    from distsdk.layers.merged import Entry
+    from distsdk.remotes.remote import Remote
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
+    from distsdk.spec.documents import HistoryEntry
+    from distsdk.spec.reference import Reference
 
 _platform = click.option(
     "--platform",
@@ -144,8 +144,8 @@ def _index(image: Image, remote: Remote) -> Digest | None:
 
     Where the image is not in the store, the index is requested once more.
     """
-    from distsdk.model.image import Index
-    from distsdk.transfer import name_in_store
+    from distsdk.spec.documents import Index
+    from distsdk.transfer.pull import name_in_store
 
     reference, store = image.reference, distsdk.Store(option("store"))
     stored = store.images().get(name_in_store(reference))
@@ -311,7 +311,7 @@ def diff(*, ref: str, other: str, platform: str | None, as_json: bool) -> None:
         if not done and not quiet:
             say(f"comparing the content of files: {human_size(total)} to be read")
 
-    found = _image(read_reference(ref), platform).diff(_image(read_reference(other), platform), at=tell)
+    found = _image(read_reference(ref), platform).diff(_image(read_reference(other), platform), on_progress=tell)
     if as_json:
         write_line(json.dumps(_diff_fields(found)))
         return
@@ -415,7 +415,7 @@ def unpack(*, ref: str, directory: str, platform: str | None, devices: bool, dry
     Nothing outside DIRECTORY is changed. Only the superuser sets owners and setuid bits. An unpack that was
     interrupted leaves the file .distsdk-unpacking in DIRECTORY; the next one starts over.
     """
-    more: dict[str, Any] = {"at": _write_name} if dry_run else {}
+    more: dict[str, Any] = {"on_progress": _write_name} if dry_run else {}
     image = _image(read_reference(ref), platform)
     image.unpack(directory, devices=devices, dry_run=dry_run, progress=not dry_run and shows_progress(), **more)
 
@@ -435,7 +435,7 @@ def apply(*, directory: str, diff_id: str | None, devices: bool, dry_run: bool) 
         raise click.UsageError("the layer is read from stdin, which is closed")
     expected = None if diff_id is None else distsdk.Digest.parse(diff_id)
     with io.FileIO(sys.stdin.fileno(), closefd=False) as stdin:
-        more: dict[str, Any] = {"at": _write_name} if dry_run else {}
+        more: dict[str, Any] = {"on_progress": _write_name} if dry_run else {}
         progress = not dry_run and shows_progress()
         distsdk.apply(directory, stdin, diff_id=expected, devices=devices, dry_run=dry_run, progress=progress, **more)
 

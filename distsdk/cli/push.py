@@ -10,14 +10,14 @@ import click
 
 import distsdk
 from distsdk import errors
+from distsdk._text import human_size
 from distsdk.cli.app import connect, main, option, read_reference, say, without_scheme, write_line
-from distsdk.model.media import parse_media_type
-from distsdk.model.wording import human_size
+from distsdk.spec.media_types import parse_media_type
 
 if TYPE_CHECKING:
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
-    from distsdk.remotes.base import ReferrerLister
+    from distsdk.remotes.remote import Remote
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
 
 #: Referrers of referrers that are shown, one below the other.
 MAX_DEPTH = 8
@@ -163,14 +163,12 @@ def referrers(*, ref: str, artifact_type: str | None, platform: str | None, as_j
     These are signatures, SBOMs, attestations, and the artifacts that refer to those.
     """
     from distsdk.transfer.graph import Walk
-    from distsdk.transfer.powers import referrer_lister
 
     reference = read_reference(ref)
     remote = connect(reference.locator)
-    lister = referrer_lister(remote)
     chosen = None if platform is None else distsdk.Platform.parse(platform)
     root = Walk(remote).target(reference, chosen)
-    tree = _tree(lister, root.digest, artifact_type, {root.digest}, 1)
+    tree = _tree(remote, root.digest, artifact_type, {root.digest}, 1)
     if as_json:
         write_line(json.dumps({**root.to_fields(), "referrers": _tree_fields(tree)}))
         return
@@ -182,18 +180,18 @@ def referrers(*, ref: str, artifact_type: str | None, platform: str | None, as_j
 _Tree = list[tuple["Descriptor", Any]]
 
 
-def _tree(lister: ReferrerLister, digest: Digest, artifact_type: str | None, seen: set[Digest], depth: int) -> _Tree:
+def _tree(remote: Remote, digest: Digest, artifact_type: str | None, seen: set[Digest], depth: int) -> _Tree:
     from distsdk.transfer.graph import MAX_DOCUMENTS
 
     found: _Tree = []
-    for descriptor in lister.referrers(digest, artifact_type=artifact_type):
+    for descriptor in remote.referrers(digest, artifact_type=artifact_type):
         if descriptor.digest in seen:
             continue
         seen.add(descriptor.digest)
         if len(seen) > MAX_DOCUMENTS:
             message = f"more than {MAX_DOCUMENTS} referrers: list those of one, or of one type"
             raise errors.LimitExceeded(message, limit=MAX_DOCUMENTS)
-        below = _tree(lister, descriptor.digest, None, seen, depth + 1) if depth < MAX_DEPTH else []
+        below = _tree(remote, descriptor.digest, None, seen, depth + 1) if depth < MAX_DEPTH else []
         found.append((descriptor, below))
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -24,9 +23,6 @@ from distsdk.cli.app import (
     write_listing,
 )
 
-if TYPE_CHECKING:
-    from distsdk.model.descriptor import Descriptor
-
 #: Bytes that are read of a password on stdin.
 _LONGEST_PASSWORD = 64 * 1024
 
@@ -41,13 +37,10 @@ def resolve(*, ref: str, hints: tuple[str, ...], platform: str | None, as_json: 
 
     Hints are those of fetch: platform:linux/arm64 selects a child of an index as --platform linux/arm64 does.
     """
-    from distsdk.remotes.base import Resolver
-
     reference = read_reference(ref)
     remote = connect(reference.locator)
     wanted = (reference.object, *hints, *platform_hint(platform))
-    descriptor: Descriptor
-    descriptor = remote.resolve(*wanted) if isinstance(remote, Resolver) else remote.fetch(*wanted).descriptor
+    descriptor = remote.resolve(*wanted)
     write_line(json.dumps(descriptor.to_fields()) if as_json else str(descriptor.digest))
 
 
@@ -56,12 +49,7 @@ def resolve(*, ref: str, hints: tuple[str, ...], platform: str | None, as_json: 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def tags(locator: str, as_json: bool) -> None:
     """List the tags of LOCATOR."""
-    from distsdk.remotes.base import TagLister
-
     remote = connect(read_locator(locator))
-    if not isinstance(remote, TagLister):
-        message = f"what serves {remote.locator} lists no tags"
-        raise click.UsageError(message)
     write_listing(remote.tags(), as_json=as_json)
 
 
@@ -73,8 +61,7 @@ def catalog(host: str, as_json: bool) -> None:
 
     Many registries, Docker Hub among them, refuse this request.
     """
-    from distsdk.model.reference import Locator
-    from distsdk.remotes.base import Catalog
+    from distsdk.spec.reference import Locator
 
     host = without_scheme(host)
     locator = Locator.parse(host if "/" in host else f"{host}/")
@@ -85,9 +72,6 @@ def catalog(host: str, as_json: bool) -> None:
         message = f"the catalog is of a host: {locator.host}"
         raise click.UsageError(message)
     remote = connect(locator)
-    if not isinstance(remote, Catalog):
-        message = f"what serves {locator.host} lists no repositories"
-        raise click.UsageError(message)
     write_listing(remote.catalog(), as_json=as_json)
 
 
@@ -99,7 +83,7 @@ def hosts(locator: str, as_json: bool) -> None:
 
     No request is sent.
     """
-    from distsdk.model.reference import Locator
+    from distsdk.spec.reference import Locator
 
     locator = without_scheme(locator)
     is_host = "/" not in locator and (locator == "localhost" or not {".", ":"}.isdisjoint(locator))
@@ -126,7 +110,7 @@ def _stdin_is_terminal() -> bool:
 
 
 def _read_host(word: str) -> str:
-    from distsdk.model.reference import Locator
+    from distsdk.spec.reference import Locator
 
     word = without_scheme(word)
     locator = Locator.parse(word if "/" in word else f"{word}/")

@@ -12,6 +12,7 @@ import click
 
 import distsdk
 from distsdk import errors
+from distsdk._text import human_size, printable
 from distsdk.cli.app import (
     begin,
     connect,
@@ -24,14 +25,13 @@ from distsdk.cli.app import (
     write,
     write_line,
 )
-from distsdk.model.media import INDEXES
-from distsdk.model.wording import human_size
+from distsdk.spec.media_types import INDEXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from distsdk.store.content import Active, Info
-    from distsdk.transfer import Plan
+    from distsdk.store.reports import Active, Info
+    from distsdk.transfer.events import Plan
 
 
 #: The exit code of what is damaged.
@@ -257,8 +257,8 @@ def verify(heal: bool, as_json: bool) -> int:
 
 def _heal(store: distsdk.Store) -> int:
     """Complete every image whose name says in full where it came from; return the code of the first failure."""
-    from distsdk.model.reference import Reference
-    from distsdk.transfer import complete
+    from distsdk.spec.reference import Reference
+    from distsdk.transfer.pull import complete
 
     def complete_it(name: str) -> None:
         try:
@@ -316,7 +316,7 @@ def _active_fields(ingest: Active) -> dict[str, object]:
 
 def _write_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Write rows under their heads, the columns as wide as they have to be."""
-    shown = [tuple(errors.printable(cell) for cell in row) for row in (head, *rows)]
+    shown = [tuple(printable(cell) for cell in row) for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row in shown:
         write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

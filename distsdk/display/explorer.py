@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from attrs import frozen
 
-from distsdk.errors import LimitExceeded, NotFound, printable
+from distsdk._text import human_size, printable
+from distsdk.errors import LimitExceeded, NotFound
 from distsdk.layers.member import Kind, Member, Role, inside, place
-from distsdk.layers.overlay import Entry
-from distsdk.model.reference import Reference
-from distsdk.model.wording import human_size
+from distsdk.layers.merged import Entry
+from distsdk.spec.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from distsdk.analysis.diff import Diff
     from distsdk.analysis.usage import Usage
-    from distsdk.images import Image, Layer
+    from distsdk.images.image import Image, Layer
     from distsdk.layers.layer import MemberFile
-    from distsdk.model.digest import Digest
-    from distsdk.model.platform import Platform
-    from distsdk.remotes.base import Remote
+    from distsdk.remotes.remote import Remote
+    from distsdk.spec.digest import Digest
+    from distsdk.spec.platform import Platform
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ HEX_LIMIT = 2 * 1024
 PICTURE_LIMIT = 1024 * 1024
 PIXEL_LIMIT = 16_000_000
 
-#: Tags that are listed; some repositories have more than anybody reads.
+#: TagsView that are listed; some repositories have more than anybody reads.
 TAG_LIMIT = 10_000
 
 #: Layers that are asked at once what they cost.
@@ -68,7 +68,7 @@ _TYPES = {
 }
 
 
-class Listing(Generic[T]):
+class FilteredList(Generic[T]):
     """A list that is filtered, sorted, and seen page by page.
 
     Attributes:
@@ -167,7 +167,7 @@ class Listing(Generic[T]):
 
 
 @frozen
-class Content:
+class Preview:
     """What a file holds, as far as it is shown.
 
     Attributes:
@@ -195,7 +195,7 @@ class Content:
         return len(self.data) < self.size
 
 
-class Files:
+class FilesView:
     """An image that is looked into: for one of its platforms, all its layers merged, or one layer by itself.
 
     Attributes:
@@ -216,7 +216,7 @@ class Files:
         self.layer: int | None = None
         self.path = "/"
         self.selected: Entry | None = None
-        self.content: Content | None = None
+        self.content: Preview | None = None
         self.usage: Usage | None = None
         orders: dict[str, Callable[[Entry], Any] | None] = {
             "name": None,
@@ -225,7 +225,7 @@ class Files:
             "kind": lambda entry: entry.member.kind.value,
             "topmost layer first": lambda entry: -entry.layer,
         }
-        self.listing: Listing[Entry] = Listing(orders, lambda entry: entry.name)
+        self.listing: FilteredList[Entry] = FilteredList(orders, lambda entry: entry.name)
         self._alone: dict[int, _LayerTree] = {}
         self._costs: dict[Digest, int] = {}
 
@@ -263,11 +263,11 @@ class Files:
         """Bytes that takes."""
         return sum(map(self._cost, self.unread))
 
-    def read(self, at: Callable[[int], object] = lambda _: None) -> None:
+    def read(self, on_progress: Callable[[int], object] = lambda _: None) -> None:
         """Read those layers, and list what is here.
 
         Args:
-            at: Called, in this thread, with how many bytes were read so far.
+            on_progress: Called, in this thread, with how many bytes were read so far.
 
         Raises:
             DistError: As `Image.ls`.
@@ -275,10 +275,10 @@ class Files:
         done = 0
         for layer in self.unread:
             cost, before = self._cost(layer), done
-            layer.files.prepare(at=lambda count, before=before: at(before + count))  # type: ignore[misc] # bound at once
+            layer.files.prepare(on_progress=lambda count, before=before: on_progress(before + count))  # type: ignore[misc] # bound at once
             self._costs[layer.descriptor.digest] = 0
             done += cost
-            at(done)
+            on_progress(done)
         self.go(self.path)
 
     def choose_platform(self, platform: Platform) -> None:
@@ -533,7 +533,7 @@ class _LayerTree:
         return member
 
 
-class Tags:
+class TagsView:
     """The tags of a repository.
 
     Attributes:
@@ -553,7 +553,7 @@ class Tags:
             "name": lambda tag: tag,
             "latest version first": _Version,
         }
-        self.listing: Listing[str] = Listing(orders, lambda tag: tag)
+        self.listing: FilteredList[str] = FilteredList(orders, lambda tag: tag)
 
     def begin(self) -> None:
         """Ask for the tags.
@@ -561,24 +561,24 @@ class Tags:
         Raises:
             DistError: As `TagList`.
         """
-        tags: Iterable[str] = self.remote.tags()  # type: ignore[attr-defined] # only what has it is explored
+        tags = self.remote.tags()
         found = list(islice(tags, TAG_LIMIT + 1))
         self.more = len(found) > TAG_LIMIT
         self.listing.put(found[:TAG_LIMIT])
 
-    def open(self) -> Files:
+    def open(self) -> FilesView:
         """Return the files of the selected image; manifest and config are fetched.
 
         Raises:
             NotFound: None is selected.
             DistError: As `distsdk.image`.
         """
-        from distsdk.images import image
+        from distsdk.images.image import image
 
         if self.selected is None:
             raise NotFound("select a tag first")
         reference = Reference(self.remote.locator, self.selected)
-        return Files(image(reference, remote=self.remote))
+        return FilesView(image(reference, remote=self.remote))
 
     @property
     def code(self) -> str:
@@ -640,7 +640,7 @@ class Change:
         return f"{_short(printable(self.name), 60):<60} {self.what:<8} {values}{how}"
 
 
-class Changes:
+class ChangesView:
     """What differs between two images.
 
     Attributes:
@@ -664,7 +664,7 @@ class Changes:
             "largest first": lambda change: -change.size,
             "kind of change": lambda change: change.what,
         }
-        self.listing: Listing[Change] = Listing(orders, lambda change: change.name)
+        self.listing: FilteredList[Change] = FilteredList(orders, lambda change: change.name)
         self._all = {part: tuple(find(diff)) for part, find in _CHANGES.items()}
         self.part = next((part for part in self.PARTS if self._all[part]), "file")
         self._list()
@@ -741,7 +741,7 @@ _CHANGES: dict[str, Callable[[Diff], Iterable[Change]]] = {
 }
 
 
-def read_content(file: MemberFile) -> Content:
+def read_content(file: MemberFile) -> Preview:
     """Return what is to be shown of a file; no more of it is read.
 
     Raises:
@@ -751,7 +751,7 @@ def read_content(file: MemberFile) -> Content:
     data = file.read(TEXT_LIMIT)
     media_type = picture_type(data)
     if media_type is not None and size <= PICTURE_LIMIT and 0 < pixels(data, media_type) <= PIXEL_LIMIT:
-        return Content("picture", data + file.read(), size, file.trust, media_type)
+        return Preview("picture", data + file.read(), size, file.trust, media_type)
     if b"\0" not in data:
         try:
             data.decode("utf-8")
@@ -760,8 +760,8 @@ def read_content(file: MemberFile) -> Content:
         else:
             is_text = True
         if is_text:
-            return Content("text", data, size, file.trust)
-    return Content("bytes", data[:HEX_LIMIT], size, file.trust)
+            return Preview("text", data, size, file.trust)
+    return Preview("bytes", data[:HEX_LIMIT], size, file.trust)
 
 
 def picture_type(data: bytes) -> str | None:

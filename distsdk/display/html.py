@@ -19,23 +19,23 @@ from html import escape
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias, cast, runtime_checkable
 
-from distsdk.errors import printable, redact
-from distsdk.model.descriptor import REF_NAME, TITLE
-from distsdk.model.shown import ShownAsText, facts
-from distsdk.model.wording import counted, human_size
+from distsdk._repr import DisplayedAsText, facts
+from distsdk._secrets import redact
+from distsdk._text import counted, human_size, printable
+from distsdk.spec.descriptor import REF_NAME, TITLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from distsdk.analysis.diff import Diff, FileChange, PackageChange, SettingChange
     from distsdk.analysis.usage import LayerUsage, Usage
-    from distsdk.images import Layer
+    from distsdk.images.image import Layer
     from distsdk.layers.member import Member
-    from distsdk.layers.overlay import Entry
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
-    from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
-    from distsdk.model.reference import Locator, Reference
+    from distsdk.layers.merged import Entry
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
+    from distsdk.spec.documents import HistoryEntry, ImageConfig, Index, Manifest
+    from distsdk.spec.reference import Locator, Reference
 
 #: Bytes of UTF-8 that any of these functions returns at most.
 MAX_BYTES = 20_000
@@ -525,7 +525,7 @@ class _Noted(Protocol):
 
 
 def show(value: object) -> str:
-    """Return any value that is `Shown` as HTML: its fields, and lists of what they hold."""
+    """Return any value that is `Displayed` as HTML: its fields, and lists of what they hold."""
     kind = type(value).__name__
     special = _SPECIAL.get(kind)
     if special is not None:
@@ -552,8 +552,8 @@ def rows(values: Sequence[object]) -> str:
     return _page("", title, _table(values, opened=None))
 
 
-def named_rows(values: Mapping[str, Descriptor]) -> str:
-    """Return what names stand for as a table."""
+def named_rows(values: Mapping[str, Any]) -> str:
+    """Return a table of names and their descriptors."""
 
     def row(name: str, value: Descriptor) -> _Html:
         platform = _code("" if value.platform is None else str(value.platform))
@@ -613,7 +613,9 @@ def _plain(name: str, entries: list[object]) -> _Html:
 
 
 def _has_columns(value: object) -> bool:
-    return type(value).__name__ in _TABLES or (hasattr(value, "__attrs_attrs__") and not isinstance(value, ShownAsText))
+    return type(value).__name__ in _TABLES or (
+        hasattr(value, "__attrs_attrs__") and not isinstance(value, DisplayedAsText)
+    )
 
 
 def _columns(value: object) -> _Columns:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, TypeAlias
 
+from distsdk._text import human_size, shortened
 from distsdk.analysis.usage import usage
 from distsdk.errors import MissingExtra
 from distsdk.layers.member import Kind
-from distsdk.model.wording import human_size, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.axes import Axes
 
-    from distsdk.images import Image
+    from distsdk.images.image import Image
 
 #: Bars for folders.
 ROWS = 14

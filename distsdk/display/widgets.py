@@ -17,20 +17,20 @@ import sys
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from distsdk.display.explorer import PAGE, Change, Changes, Content, Files, Listing, Tags
-from distsdk.errors import DistError, printable
-from distsdk.model.wording import counted, human_size, shortened
+from distsdk._text import counted, human_size, printable, shortened
+from distsdk.display.explorer import PAGE, Change, ChangesView, FilesView, FilteredList, Preview, TagsView
+from distsdk.errors import DistError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from distsdk.analysis.diff import Diff
     from distsdk.analysis.usage import Usage
-    from distsdk.images import Image
-    from distsdk.layers.overlay import Entry
-    from distsdk.remotes.base import Remote
-    from distsdk.store.content import Active
-    from distsdk.store.local import Store
+    from distsdk.images.image import Image
+    from distsdk.layers.merged import Entry
+    from distsdk.remotes.remote import Remote
+    from distsdk.store.reports import Active
+    from distsdk.store.store import Store
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ class _List(Generic[T]):
         import ipywidgets as w
 
         self._line = line
-        self._listing: Listing[T] | None = None
+        self._listing: FilteredList[T] | None = None
         self._shown: list[tuple[str, int]] = []
         self.filter = _classed(
             w.Text(
@@ -219,11 +219,11 @@ class _List(Generic[T]):
         owner._on(self.page, lambda page: self._of().turn(page - 1))
         owner._on(self.rows, lambda index: chosen(None if index is None else self._of().rows[index]), "index")
 
-    def _of(self) -> Listing[T]:
+    def _of(self) -> FilteredList[T]:
         assert self._listing is not None  # noqa: S101 - drawn before anybody acts
         return self._listing
 
-    def draw(self, listing: Listing[T], selected: T | None) -> None:
+    def draw(self, listing: FilteredList[T], selected: T | None) -> None:
         """Show a listing."""
         self._listing = listing
         _choices(self.sort, [(order, order) for order in listing.orders], listing.order)
@@ -251,12 +251,12 @@ class ImageExplorer(_Explorer):
 
     def __init__(self, image: Image) -> None:
         """Learn what costs little."""
-        self.files = Files(image)
+        self.files = FilesView(image)
         self._body = ""
         with self._told():
             self.files.begin()
 
-    def show(self, files: Files) -> None:
+    def show(self, files: FilesView) -> None:
         """Show another image, in the same widgets."""
         self.files = files
         self._act(self._begin)
@@ -437,7 +437,7 @@ class ImageExplorer(_Explorer):
 
 
 class TagExplorer(_Explorer):
-    """The tags of a repository, each to be opened as an image: `RegistryRemote.explore`.
+    """The tags of a repository, each to be opened as an image: `RegistryFetcher.explore`.
 
     Attributes:
         tags: What it shows, without widgets.
@@ -445,7 +445,7 @@ class TagExplorer(_Explorer):
 
     def __init__(self, remote: Remote) -> None:
         """Ask for the tags."""
-        self.tags = Tags(remote)
+        self.tags = TagsView(remote)
         self._image: ImageExplorer | None = None
         with self._told():
             self.tags.begin()
@@ -519,15 +519,15 @@ class DiffExplorer(_Explorer):
     """
 
     def __init__(self, diff: Diff) -> None:
-        self.changes = Changes(diff)
+        self.changes = ChangesView(diff)
 
     def _make(self) -> Any:  # noqa: ANN401 - ipywidgets has no types
         import ipywidgets as w
 
         changes = self.changes
-        parts = [(f"{part}s ({changes.count(part):,})", part) for part in Changes.PARTS]
+        parts = [(f"{part}s ({changes.count(part):,})", part) for part in ChangesView.PARTS]
         self._part = _classed(w.Dropdown(description="Part", options=parts, value=changes.part), "distsdk-part")
-        kinds = [("all changes", ""), *((kind, kind) for kind in Changes.KINDS)]
+        kinds = [("all changes", ""), *((kind, kind) for kind in ChangesView.KINDS)]
         self._what = _classed(w.Dropdown(description="Changes", options=kinds, value=changes.what), "distsdk-change")
         self._status = _classed(w.HTML(), "distsdk-status")
         self._about = _classed(w.HTML(), "distsdk-about")
@@ -717,7 +717,7 @@ def _code(code: str) -> str:
     return f'<pre tabindex="0" role="region" aria-label="The same in Python"><code>{lines}</code></pre>'
 
 
-def _content_html(content: Content) -> str:
+def _content_html(content: Preview) -> str:
     """Return what a file holds."""
     shown = len(content.data)
     about = f"{human_size(content.size)}, {content.trust}"
@@ -735,7 +735,7 @@ def _content_html(content: Content) -> str:
 
 
 def _pre(escaped: str) -> str:
-    return f'<pre tabindex="0" role="region" aria-label="Content of the file">{escaped}</pre>'
+    return f'<pre tabindex="0" role="region" aria-label="Preview of the file">{escaped}</pre>'
 
 
 def _line(line: str) -> str:

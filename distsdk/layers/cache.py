@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distsdk.blob import sync_folder
+from distsdk._files import sync_folder
+from distsdk._repr import Displayed
+from distsdk._text import human_size
 from distsdk.errors import Unsafe
-from distsdk.model.shown import Shown
-from distsdk.model.wording import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from distsdk.model.digest import Digest
+    from distsdk.spec.digest import Digest
 
 #: Bytes that a cache keeps, unless told otherwise.
 LIMIT = 4 * 1024**3
@@ -41,7 +41,7 @@ _BEGUN, _LOCK = ".begun", ".lock"
 _log = logging.getLogger(__name__)
 
 
-class Cache(Shown):
+class Cache(Displayed):
     """Files by the digest of the layer they are about. What is not there can be made anew.
 
     Whoever can write into the folder decides what a layer seems to hold. So it has to belong to the user, and be
@@ -65,7 +65,7 @@ class Cache(Shown):
         self.folder = Path(folder)
         self.limit = limit
 
-    _worth_a_look = ("folder", "limit")
+    _repr_fields = ("folder", "limit")
 
     def __repr__(self) -> str:
         return f"<Cache {self.folder} at most {human_size(self.limit)}>"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import field, frozen, validators
 
+from distsdk._text import human_size, quoted
 from distsdk.errors import LimitExceeded, MalformedDocument
-from distsdk.model.wording import human_size, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,28 +12,30 @@ from itertools import accumulate
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from distsdk.blob import write_all
+from distsdk._files import write_all
+from distsdk._locks import ForkSafeLock
+from distsdk._repr import Displayed
+from distsdk._text import human_size
 from distsdk.errors import IntegrityError, LimitExceeded, MalformedDocument, NotFound, Unsafe
-from distsdk.layers import index, toc
+from distsdk.layers import seek_index as index
+from distsdk.layers import toc
 from distsdk.layers.compression import DEFAULT_LIMITS
-from distsdk.layers.index import Index, Way
-from distsdk.layers.lock import Lock
 from distsdk.layers.member import Kind, shown
-from distsdk.model.shown import Shown
-from distsdk.model.wording import human_size
+from distsdk.layers.seek_index import SeekIndex, Way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from _typeshed import WriteableBuffer
 
-    from distsdk.blob import Blob, Trust
+    from distsdk.content.blob import Blob
+    from distsdk.content.reader import Trust
     from distsdk.layers.cache import Cache
     from distsdk.layers.compression import LayerLimits
     from distsdk.layers.member import Member
-    from distsdk.layers.toc import Place, Toc
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
+    from distsdk.layers.toc import Toc, TocLocation
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
 
 #: Packed bytes asked for at once, and unpacked ones made of them, at most (but for one piece, which may be larger).
 READ_AHEAD = 8 * 1024 * 1024
@@ -108,13 +110,13 @@ class LayerFiles:
         self._cache = cache
         self._limits = limits
         self._strict = strict
-        self._lock = Lock()
-        self._place: Place | None = None
+        self._lock = ForkSafeLock()
+        self._place: TocLocation | None = None
         self._looked = False  # for a table of contents, and an index
         self._toc: Toc | None = None
-        self._index: Index | None = None
+        self._index: SeekIndex | None = None
         self._copy: IO[bytes] | None = None
-        self._stream: _Pieces | None = None
+        self._stream: _LayerPieces | None = None
 
     @property
     def source(self) -> Source:
@@ -168,11 +170,11 @@ class LayerFiles:
         """What the layer was found to unpack to, or what the config says."""
         return self._diff_id if self._index is None else self._index.diff_id
 
-    def prepare(self, *, at: Callable[[int], object] = lambda _: None) -> None:
+    def prepare(self, *, on_progress: Callable[[int], object] = lambda _: None) -> None:
         """Learn the members, if they are not known.
 
         Args:
-            at: Called with the bytes that a pass has read so far.
+            on_progress: Called with the bytes that a pass has read so far.
 
         Raises:
             DistError: As `members`.
@@ -180,9 +182,9 @@ class LayerFiles:
         with self._lock:
             self._look()
             if self._toc is None and self._index is None:
-                self._learn(at)
+                self._learn(on_progress)
 
-    def _learn(self, at: Callable[[int], object]) -> None:
+    def _learn(self, on_progress: Callable[[int], object]) -> None:
         place = self._place
         if place is not None:
             found = self._again(lambda: toc.read_toc(place, self.blob.read_range))
@@ -190,7 +192,7 @@ class LayerFiles:
                 self._toc = found
                 return
             self._place = None
-        self._pass(at)
+        self._pass(on_progress)
 
     def digest(self, member: Member) -> Digest | None:
         """Return the digest of a file where a table of contents tells it, else None.
@@ -250,8 +252,8 @@ class LayerFiles:
         if self._looked:
             return
         vouched = toc.is_vouched_for(self.descriptor.annotations)
-        found: Index | None = None
-        place: Place | None = None
+        found: SeekIndex | None = None
+        place: TocLocation | None = None
         if not vouched:
             found = self._cached()
         if found is None and (vouched or not self._strict):
@@ -267,21 +269,21 @@ class LayerFiles:
         self._index, self._place = found, place
         self._looked = True
 
-    def _cached(self) -> Index | None:
+    def _cached(self) -> SeekIndex | None:
         if self._cache is None:
             return None
         data = self._cache.load(self.blob.digest, _INDEX_KIND)
         if data is None:
             return None
         try:
-            found = Index.from_bytes(data, self.blob.digest)
+            found = SeekIndex.from_bytes(data, self.blob.digest)
         except MalformedDocument:
             self._cache.discard(self.blob.digest, _INDEX_KIND)
             return None
         # Whoever wrote it may have had another config for the same layer, or none.
         return found if self._diff_id in {None, found.diff_id} else None
 
-    def _pass(self, at: Callable[[int], object]) -> None:
+    def _pass(self, on_progress: Callable[[int], object]) -> None:
         """Read the layer from front to back, and keep what is found."""
         cache = self._cache
         with nullcontext() if cache is None else cache.alone(self.blob.digest):
@@ -289,14 +291,14 @@ class LayerFiles:
             if self._copy_is_there():
                 return
             self._index = None
-            found = self._build(at)
+            found = self._build(on_progress)
             if cache is not None:
                 # Before others look. Without it they read the layer again; so they do where it cannot be written.
                 with suppress(OSError, ValueError), cache.write(self.blob.digest, _INDEX_KIND) as file:
                     write_all(file, found.to_bytes())
             self._index = found
 
-    def _build(self, at: Callable[[int], object]) -> Index:
+    def _build(self, on_progress: Callable[[int], object]) -> SeekIndex:
         with ExitStack() as stack:
 
             def copy() -> IO[bytes]:
@@ -311,13 +313,13 @@ class LayerFiles:
                 return nameless
 
             try:
-                return Index.build(
+                return SeekIndex.build(
                     self.blob,
                     self.descriptor.media_type,
                     diff_id=self._diff_id,
                     limits=self._limits,
                     copy=copy,
-                    at=at,
+                    on_progress=on_progress,
                 )
             except BaseException:
                 self._copy = None
@@ -340,19 +342,19 @@ class LayerFiles:
 
     # How files are read
 
-    def _of_toc(self, table: Toc, member: Member) -> tuple[_Pieces, Trust]:
+    def _of_toc(self, table: Toc, member: Member) -> tuple[_LayerPieces, Trust]:
         chunks = table.chunks(member.path)
         vouched = table.verified and all(chunk.digest is not None or chunk.zeros for chunk in chunks)
-        pieces = _Pieces(
+        pieces = _LayerPieces(
             [chunk.size for chunk in chunks],
             [None if chunk.zeros else (chunk.start, chunk.end) for chunk in chunks],
             lambda number, packed: toc.unpack_chunk(chunks[number], packed, table.compression),
             self._fetched,
-            _Kept(KEPT),
+            _KeptPieces(KEPT),
         )
         return pieces, "chunk-verified" if vouched else "unverified"
 
-    def _of_index(self) -> _Pieces:
+    def _of_index(self) -> _LayerPieces:
         if self._stream is not None:
             return self._stream
         if not self._copy_is_there():  # the cache has the index still, and removed the copy
@@ -360,12 +362,12 @@ class LayerFiles:
             self._pass(lambda _: None)
         found = self._index
         assert found is not None  # noqa: S101 - prepared
-        self._stream = _Pieces(
+        self._stream = _LayerPieces(
             [span.size for span in found.spans],
             [(span.packed_start, span.packed_end) for span in found.spans],
             found.unpack,
             self._fetched if found.way is not Way.COPY else self._copied,
-            _Kept(KEPT),
+            _KeptPieces(KEPT),
         )
         return self._stream
 
@@ -408,14 +410,14 @@ def _files_again(  # noqa: PLR0917 - as pickled
     return LayerFiles(blob, descriptor, diff_id=diff_id, cache=cache, limits=limits, strict=strict)
 
 
-class _Kept:
+class _KeptPieces:
     """Unpacked pieces, those that were used last, and at least one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, number: int) -> bytes | None:
         with self._lock:
@@ -432,7 +434,7 @@ class _Kept:
                 self._size -= len(self._pieces.popitem(last=False)[1])
 
 
-class _Pieces:
+class _LayerPieces:
     """Bytes in pieces, each of which is verified before any of it is handed out."""
 
     def __init__(
@@ -441,7 +443,7 @@ class _Pieces:
         extents: Sequence[tuple[int, int] | None],
         unpack: Callable[[int, bytes], bytes],
         fetch: Fetch,
-        kept: _Kept,
+        kept: _KeptPieces,
     ) -> None:
         """Say how to get them.
 
@@ -517,7 +519,7 @@ class _Pieces:
         return pieces[0]
 
 
-class MemberFile(Shown, io.BufferedIOBase):
+class MemberFile(Displayed, io.BufferedIOBase):
     """A file of a layer: `read`, `seek`, `tell`.
 
     Every byte was verified, as `trust` says, before it is handed out. Reading on fetches more at a time, up to 8 MiB.
@@ -528,7 +530,7 @@ class MemberFile(Shown, io.BufferedIOBase):
             the whole layer saw; ``unverified`` otherwise.
     """
 
-    def __init__(self, member: Member, pieces: _Pieces, start: int, trust: Trust) -> None:
+    def __init__(self, member: Member, pieces: _LayerPieces, start: int, trust: Trust) -> None:
         """Use `LayerFiles.open`."""
         self.member = member
         self.trust = trust

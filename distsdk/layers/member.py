@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from distsdk._repr import Displayed
+from distsdk._text import quoted
 from distsdk.errors import MalformedDocument, Unsafe
-from distsdk.model.shown import Shown
-from distsdk.model.wording import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Kind(Enum):
 
 
 @frozen(kw_only=True)
-class Member(Shown):
+class Member(Displayed):
     """An entry of a layer. Nothing in it is to be trusted: names may lead anywhere.
 
     Attributes:

@@ -17,11 +17,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
 from zlib import adler32
 
+from distsdk._text import human_size
 from distsdk.errors import LimitExceeded, MalformedDocument
 from distsdk.layers.compression import DEFAULT_LIMITS
 from distsdk.layers.member import Kind, Member, shown
-from distsdk.model.digest import Digest
-from distsdk.model.wording import human_size
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -117,10 +117,10 @@ def read_tar(
             only; or see ``vouched_for``), or has an entry that is none: a volume label, a part of another archive.
         LimitExceeded: It has more than a limit allows.
     """
-    return iter(_Reader(chunks, limits, vouched_for=vouched_for))
+    return iter(_TarReader(chunks, limits, vouched_for=vouched_for))
 
 
-class _Reader:
+class _TarReader:
     """An archive, and how far it was read."""
 
     def __init__(self, chunks: Iterable[bytes], limits: LayerLimits, *, vouched_for: bool) -> None:

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias
 
 from attrs import field, frozen
 
+from distsdk._text import quoted
 from distsdk.errors import DigestMismatch, IntegrityError, LimitExceeded, MalformedDocument
 from distsdk.layers.compression import DEFAULT_LIMITS, FIRST_SLICE
 from distsdk.layers.member import Kind, Member, shown
-from distsdk.model.digest import Digest
-from distsdk.model.wording import quoted
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -130,7 +130,7 @@ Tile: TypeAlias = tuple[int, int, int, int, int, str | None, bool]
 
 
 @frozen
-class Place:
+class TocLocation:
     """Where in a layer its table of contents lies.
 
     Attributes:
@@ -192,7 +192,7 @@ def is_vouched_for(annotations: Mapping[str, str]) -> bool:
     return ESTARGZ_DIGEST in annotations or any(f"{prefix}manifest-checksum" in annotations for prefix in _ZSTD_CHUNKED)
 
 
-def locate(annotations: Mapping[str, str], size: int, read: Callable[[int, int], bytes]) -> Place | None:
+def locate(annotations: Mapping[str, str], size: int, read: Callable[[int, int], bytes]) -> TocLocation | None:
     """Return where the table of contents is, or None where the layer has none.
 
     Args:
@@ -217,31 +217,31 @@ def locate(annotations: Mapping[str, str], size: int, read: Callable[[int, int],
     if found:
         text = annotations.get(ESTARGZ_DIGEST)
         start, end = int(found[1], 16), size - len(tail) + found.start()
-        return _checked(Place("gzip", start, end, None if text is None else _digest(text, ESTARGZ_DIGEST)), size)
+        return _checked(TocLocation("gzip", start, end, None if text is None else _digest(text, ESTARGZ_DIGEST)), size)
     return _footer(tail, size)
 
 
-def _annotated(position: str, checksum: str | None, size: int) -> Place:
+def _annotated(position: str, checksum: str | None, size: int) -> TocLocation:
     found = _POSITION.fullmatch(position)
     if not found:
         _refuse(f"its annotation says that it is at {quoted(position)}, which is no position")
     start, length, raw_size, kind = map(int, found.groups())
     digest = None if checksum is None else _digest(checksum, "manifest-checksum")
-    return _checked(Place("zstd", start, start + length, digest, raw_size), size, kind)
+    return _checked(TocLocation("zstd", start, start + length, digest, raw_size), size, kind)
 
 
-def _footer(tail: bytes, size: int) -> Place | None:
+def _footer(tail: bytes, size: int) -> TocLocation | None:
     """Return what the footer of zstd:chunked points to: a skippable frame of 40 bytes (64 since 2024)."""
     for length in (40, 64):
         frame = tail[-8 - length :]
         if len(frame) == 8 + length and frame.endswith(_ZSTD_CHUNKED_MAGICS):
             magic, payload, start, packed, raw_size, kind = struct.unpack_from("<II4Q", frame)
             if (magic, payload) == (_SKIPPABLE, length):
-                return _checked(Place("zstd", start, start + packed, None, raw_size), size, kind)
+                return _checked(TocLocation("zstd", start, start + packed, None, raw_size), size, kind)
     return None
 
 
-def _checked(place: Place, size: int, kind: int = _CRFS) -> Place:
+def _checked(place: TocLocation, size: int, kind: int = _CRFS) -> TocLocation:
     if kind != _CRFS:
         _refuse(f"it is of type {kind}, and only 1 is known")
     if not 0 < place.start < place.end <= size:
@@ -253,7 +253,7 @@ def _checked(place: Place, size: int, kind: int = _CRFS) -> Place:
     return place
 
 
-def read_toc(place: Place, read: Callable[[int, int], bytes]) -> Toc:
+def read_toc(place: TocLocation, read: Callable[[int, int], bytes]) -> Toc:
     """Return the table of contents that is at a place.
 
     Args:
@@ -279,7 +279,7 @@ def read_toc(place: Place, read: Callable[[int, int], bytes]) -> Toc:
         _verify(raw, place.digest)
     text = _decoded(raw)
     del raw, packed  # they may be as large as what becomes of them
-    members, chunks, digests = _Reader(place).read(text)
+    members, chunks, digests = _TocParser(place).read(text)
     return Toc(members, chunks, digests, place.digest is not None, place.compression)
 
 
@@ -404,10 +404,10 @@ def _decoded(raw: bytes) -> str:
 _Part: TypeAlias = tuple[int, int, int, int, str, int, bool]
 
 
-class _Reader:
+class _TocParser:
     """Makes values of the JSON, one entry after the other, so that it is never in memory as objects."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TocLocation) -> None:
         self._place = place
         self._decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
         self._times: dict[str, int] = {}

@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from distsdk.blob import Blob, progress_bar
+from distsdk._progress import progress_bar
+from distsdk._repr import Displayed
+from distsdk._text import counted, human_size, quoted
+from distsdk.content.blob import Blob
 from distsdk.errors import DigestMismatch, DistError, IntegrityError, LimitExceeded, MalformedDocument, Unsafe
 from distsdk.layers.compression import DEFAULT_LIMITS, STEP, compression_of, decompress, peek, too_many_entries
 from distsdk.layers.member import Role, place
+from distsdk.layers.rootfs import MARKER, RootfsWriter
 from distsdk.layers.tar import read_tar
-from distsdk.layers.target import MARKER, Target
-from distsdk.model.digest import Digest
-from distsdk.model.shown import Shown
-from distsdk.model.wording import counted, human_size, quoted
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     import hashlib
@@ -65,7 +66,7 @@ AnyLayer: TypeAlias = "Blob | bytes | str | os.PathLike[str] | Readable"
 
 
 @frozen(kw_only=True)
-class Applied(Shown):
+class Applied(Displayed):
     """What was unpacked, and what was left out.
 
     Attributes:
@@ -108,7 +109,7 @@ def apply(
     devices: bool = False,
     dry_run: bool = False,
     limits: LayerLimits = DEFAULT_LIMITS,
-    at: Callable[[Member], object] = lambda _: None,
+    on_progress: Callable[[Member], object] = lambda _: None,
     progress: bool | Callable[[int], object] = False,
 ) -> Applied:
     """Put a layer on top of what is in a directory, as image-spec says, and change nothing outside of it.
@@ -127,7 +128,7 @@ def apply(
         dry_run: Write nothing: read, check and count all there is. What only the directory can tell, such as links that
             lead to nothing, is not checked.
         limits: How much it may be.
-        at: Called with each entry, whiteouts included, before it is written. What it raises ends all.
+        on_progress: Called with each entry, whiteouts included, before it is written. What it raises ends all.
         progress: Show a bar of the packed bytes if stderr is a terminal, unless ``DISTSDK_DISABLE_PROGRESS`` is set; or
             call this, in the calling thread, with the packed bytes read so far: 0 at first, all of them at the end.
 
@@ -146,7 +147,7 @@ def apply(
     layers = [(layer, diff_id)]
     with progress_bar(lambda: os.fspath(directory), lambda: _size_of(layer), shown=progress) as taken:
         if dry_run:
-            return _put(_Rehearsal(), layers, limits, at, taken)
+            return _put(_DryRun(), layers, limits, on_progress, taken)
         with _opened(directory, devices=devices) as target:
             if target.marked() is not None:
                 raise Unsafe(
@@ -154,7 +155,7 @@ def apply(
                     f"new directory, or remove {MARKER.decode()} from it if you know better"
                 )
             target.mark(_NOT_ALL_OURS)
-            return _put(target, layers, limits, at, taken)
+            return _put(target, layers, limits, on_progress, taken)
 
 
 def unpack(
@@ -165,7 +166,7 @@ def unpack(
     devices: bool = False,
     dry_run: bool = False,
     limits: LayerLimits = DEFAULT_LIMITS,
-    at: Callable[[Member], object] = lambda _: None,
+    on_progress: Callable[[Member], object] = lambda _: None,
     taken: Callable[[int], object] = lambda _: None,
 ) -> Applied:
     """Put layers on top of each other in a new directory: the files of an image.
@@ -178,7 +179,7 @@ def unpack(
         devices: Make device nodes.
         dry_run: Write nothing, as in `apply`.
         limits: How much each may be, and, in output and entries, all of them together.
-        at: As in `apply`.
+        on_progress: As in `apply`.
         taken: Called, in the calling thread, with the packed bytes read so far: 0 at first, all of them at the end.
 
     Returns:
@@ -195,7 +196,7 @@ def unpack(
         raise MalformedDocument(message)
     pairs = list(zip(found, wanted, strict=True))
     if dry_run:
-        return _put(_Rehearsal(), pairs, limits, at, taken)
+        return _put(_DryRun(), pairs, limits, on_progress, taken)
     with _opened(directory, devices=devices) as target:
         if target.marked() == _ALL_OURS:
             target.empty()
@@ -203,11 +204,11 @@ def unpack(
             target.mark(_ALL_OURS)
         else:
             raise Unsafe(f"{_quoted(directory)} is not empty: name a new directory, or apply layers on top of this one")
-        return _put(target, pairs, limits, at, taken)
+        return _put(target, pairs, limits, on_progress, taken)
 
 
 @contextmanager
-def _opened(directory: str | os.PathLike[str], *, devices: bool) -> Iterator[Target]:
+def _opened(directory: str | os.PathLike[str], *, devices: bool) -> Iterator[RootfsWriter]:
     """Open a directory to unpack into, for this process alone."""
     if os.open not in os.supports_dir_fd or os.link not in os.supports_follow_symlinks:
         raise Unsafe("unpacking takes a system that looks up names in open directories, as Linux and macOS do")
@@ -215,7 +216,7 @@ def _opened(directory: str | os.PathLike[str], *, devices: bool) -> Iterator[Tar
 
     Path(directory).mkdir(exist_ok=True)
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    target = Target(root, devices=devices)
+    target = RootfsWriter(root, devices=devices)
     try:
         try:
             flock(root, LOCK_EX | LOCK_NB)
@@ -227,10 +228,10 @@ def _opened(directory: str | os.PathLike[str], *, devices: bool) -> Iterator[Tar
 
 
 def _put(
-    target: Target | _Rehearsal,
+    target: RootfsWriter | _DryRun,
     layers: list[tuple[AnyLayer, Digest | None]],
     limits: LayerLimits,
-    at: Callable[[Member], object],
+    on_progress: Callable[[Member], object],
     taken: Callable[[int], object],
 ) -> Applied:
     """Unpack layers, check them, and finish the target."""
@@ -261,14 +262,14 @@ def _put(
                         entries += 1
                         if entries > limits.image_members:
                             raise too_many_entries(limits)
-                        at(member)
+                        on_progress(member)
                         taken(count)
                         target.add(member, told(content))
                         size += member.stored
             except MalformedDocument:
                 if isinstance(layer, Blob):
                     # Were the packed bytes the right ones? Then whoever made the layer is to blame.
-                    unpacked.close(patience=None)
+                    unpacked.close(retry_state=None)
                     _verdict(chunks)
                 raise
             whole = unpacked.whole
@@ -289,7 +290,7 @@ def _put(
     return result
 
 
-class _Rehearsal:
+class _DryRun:
     """What stands for a target where nothing is to be written."""
 
     owners = True
@@ -304,7 +305,7 @@ class _Rehearsal:
         del content
         role, _, name = place(member.path)
         self.removed += role in {Role.WHITEOUT, Role.OPAQUE}
-        Target.check(member, role, name)
+        RootfsWriter.check(member, role, name)
 
 
 class _Unpacked:
@@ -326,10 +327,10 @@ class _Unpacked:
         self._unhashed = _Ahead(self._decompress(chunks, media_type), _UNPACKED_AHEAD, weight=len)
         self.ahead = _Ahead(self._hash(), _UNPACKED_AHEAD, weight=len)
 
-    def close(self, *, patience: float | None = _PATIENCE) -> None:
-        """Get no more; ``patience`` as in `_Ahead.close`."""
-        self._unhashed.close(patience=patience)
-        self.ahead.close(patience=patience)
+    def close(self, *, retry_state: float | None = _PATIENCE) -> None:
+        """Get no more; ``retry_state`` as in `_Ahead.close`."""
+        self._unhashed.close(retry_state=retry_state)
+        self.ahead.close(retry_state=retry_state)
 
     def _decompress(self, chunks: Iterator[bytes], media_type: str) -> Iterator[bytes]:
         head, chunks = peek(chunks)
@@ -477,17 +478,17 @@ class _Ahead(Generic[T]):
             raise self._failure
         raise StopIteration
 
-    def close(self, *, patience: float | None = _PATIENCE) -> None:
+    def close(self, *, retry_state: float | None = _PATIENCE) -> None:
         """Get no more, and forget what waits.
 
         Args:
-            patience: Seconds to wait for the thread to end; None for as long as it takes.
+            retry_state: Seconds to wait for the thread to end; None for as long as it takes.
         """
         with self._changed:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
-        self._thread.join(patience)
+        self._thread.join(retry_state)
 
     def _get(self) -> None:
         failure: BaseException | None = None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from distsdk.blob import sync_folder, write_all
+from distsdk._files import sync_folder, write_all
+from distsdk._text import quoted
 from distsdk.errors import DistError, InvalidConfig, MalformedDocument, NotFound, Unsafe
 from distsdk.layout.documents import (
     INDEX_FILE,
@@ -23,16 +24,15 @@ from distsdk.layout.documents import (
 from distsdk.layout.files import LocalFiles
 from distsdk.layout.locks import locked
 from distsdk.layout.reader import Layout
-from distsdk.model.image import Index, Manifest
-from distsdk.model.media import DOCUMENTS, INDEXES
-from distsdk.model.wording import quoted
+from distsdk.spec.documents import Index, Manifest
+from distsdk.spec.media_types import DOCUMENTS, INDEXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
 
 #: Names of unfinished files begin so; `TEMPORARY` is one that only the holder of the lock writes.
 UNFINISHED = ".distsdk-"

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from distsdk.blob import CHUNK_SIZE
+from distsdk._text import quoted
+from distsdk.content.source import CHUNK_SIZE
 from distsdk.errors import LimitExceeded, MalformedDocument, NotFound
 from distsdk.layout.documents import IMAGE_NAME
 from distsdk.layout.files import read_document
 from distsdk.layout.tar import GZIP, MAX_MEMBERS, ZSTD, member_name
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.fields import as_object, optional_texts, required_text
-from distsdk.model.image import ImageConfig, parse_json
-from distsdk.model.media import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
-from distsdk.model.wording import quoted
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import ImageConfig
+from distsdk.spec.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
+from distsdk.spec.strict_json import as_object, optional_texts, parse_json, required_text
 
 if TYPE_CHECKING:
-    from distsdk.blob import ByteStream
+    from distsdk.content.source import ByteStream
     from distsdk.layout.tar import TarFiles
 
 #: The file that lists the images of an archive.

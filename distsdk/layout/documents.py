@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
+from distsdk._text import quoted
 from distsdk.errors import DistError, LimitExceeded, MalformedDocument, UnsupportedDocument
-from distsdk.model.descriptor import REF_NAME, Descriptor
-from distsdk.model.fields import optional_text
-from distsdk.model.image import check_fields, load_json
-from distsdk.model.media import OCI_INDEX
-from distsdk.model.wording import quoted
+from distsdk.spec.descriptor import REF_NAME, Descriptor
+from distsdk.spec.documents import check_fields
+from distsdk.spec.media_types import OCI_INDEX
+from distsdk.spec.strict_json import load_json, optional_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
-    from distsdk.model.digest import Digest
+    from distsdk.spec.digest import Digest
 
 #: The files that make a directory or an archive a layout.
 VERSION_FILE = "oci-layout"

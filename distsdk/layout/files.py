@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
+from distsdk._text import shortened
 from distsdk.errors import Denied, LimitExceeded, NotFound, Unreachable, Unsafe
-from distsdk.model.wording import shortened
 
 if TYPE_CHECKING:
-    from distsdk.blob import ByteStream
+    from distsdk.content.source import ByteStream
 
 
 class Files(Protocol):

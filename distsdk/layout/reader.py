@@ -19,16 +19,16 @@ from distsdk.layout.documents import (
     check_version,
 )
 from distsdk.layout.files import LocalFiles, read_document
-from distsdk.model.image import ImageConfig, Manifest
-from distsdk.model.media import CONFIGS, OCI_MANIFEST
+from distsdk.spec.documents import ImageConfig, Manifest
+from distsdk.spec.media_types import CONFIGS, OCI_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from distsdk.blob import ByteStream
+    from distsdk.content.source import ByteStream
     from distsdk.layout.files import Files
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
 
 #: Seconds for which a file of a layout in a directory may be malformed: skopeo empties both before it writes them.
 BEING_WRITTEN = 0.5

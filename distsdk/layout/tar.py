@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from distsdk._text import quoted
 from distsdk.errors import LimitExceeded, MalformedDocument, NotFound, Unsafe, UnsupportedDocument
-from distsdk.model.wording import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from distsdk.blob import ByteStream
+    from distsdk.content.source import ByteStream
     from distsdk.layout.files import Files
 
 #: Members of an archive, and layers of all its images together.

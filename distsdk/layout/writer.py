@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from distsdk.blob import sync_folder, write_all
+from distsdk._files import sync_folder, write_all
 from distsdk.errors import Unsafe, UnsupportedDocument
 from distsdk.layout.directory import UNFINISHED
 from distsdk.layout.docker import MANIFEST
 from distsdk.layout.documents import INDEX_FILE, NEW_VERSION, VERSION_FILE, blob_name
-from distsdk.model.media import (
+from distsdk.spec.media_types import (
     CONFIGS,
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distsdk.layout.documents import LayoutIndex
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
-    from distsdk.model.image import Manifest
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
+    from distsdk.spec.documents import Manifest
 
 _BLOCK = 512
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from distsdk.blob import write_all
+from distsdk._files import write_all
+from distsdk.content.uploads import UploadReader
 from distsdk.errors import Denied, InvalidConfig
 from distsdk.layout.writer import new_archive
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.remotes.layout import LayoutRemote
-from distsdk.remotes.source import Reader
+from distsdk.remotes.layout import LayoutFetcher
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from distsdk.content.protocols import UploadSource
     from distsdk.layout.writer import ArchivePlan, ArchiveWriter
-    from distsdk.model.reference import Locator
-    from distsdk.remotes.base import Source
+    from distsdk.spec.reference import Locator
 
 #: How the path of an archive ends that is not there yet.
 _ARCHIVE = re.compile(r".*\.(?:tar|tgz|tar\.(?:gz|bz2|xz|zst))", re.DOTALL | re.IGNORECASE)
@@ -38,7 +38,7 @@ def names_archive(path: str) -> bool:
     return os.path.isfile(path) or (_ARCHIVE.fullmatch(path) is not None and not os.path.isdir(path))  # noqa: PTH112, PTH113
 
 
-class ArchiveRemote(LayoutRemote):
+class ArchiveFetcher(LayoutFetcher):
     """Reads the images in an archive. A new archive is written as a whole, by `copy` and `push`."""
 
     @contextlib.contextmanager
@@ -78,11 +78,11 @@ class ArchiveTarget:
 
     def push_blob(
         self,
-        source: Source,
+        source: UploadSource,
         *,
         descriptor: Descriptor | None = None,
         mount_from: Locator | None = None,
-        at: Callable[[int], object] | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> Descriptor:
         """Write a blob that the plan has.
 
@@ -90,7 +90,7 @@ class ArchiveTarget:
             source: The bytes.
             descriptor: What they have to be; required.
             mount_from: Not used.
-            at: Called with the number of bytes written.
+            on_progress: Called with the number of bytes written.
 
         Raises:
             DigestMismatch, SizeMismatch: The bytes are others. The archive cannot be finished then.
@@ -98,9 +98,9 @@ class ArchiveTarget:
         """
         del mount_from
         assert descriptor is not None  # noqa: S101 - only transfers write archives
-        report = at or (lambda _: None)
+        report = on_progress or (lambda _: None)
         name = self.plan.places[descriptor.digest]
-        with contextlib.closing(Reader.of(source, descriptor)) as reader, self.writer.member(name) as file:
+        with contextlib.closing(UploadReader.of(source, descriptor)) as reader, self.writer.member(name) as file:
             report(0)
             while piece := reader.read(_PIECE):
                 if reader.position > descriptor.size:

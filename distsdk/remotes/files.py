@@ -11,24 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from distsdk.blob import CHUNK_SIZE
-from distsdk.errors import (
-    Denied,
-    DistError,
-    InvalidConfig,
-    InvalidReference,
-    MissingExtra,
-    NotFound,
-    Unreachable,
-    redact,
-)
+from distsdk._secrets import redact
+from distsdk._text import quoted, shortened
+from distsdk.content.source import CHUNK_SIZE
+from distsdk.errors import Denied, DistError, InvalidConfig, InvalidReference, MissingExtra, NotFound, Unreachable
 from distsdk.layout.files import LocalFiles
-from distsdk.model.wording import quoted, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from distsdk.blob import ByteStream
+    from distsdk.content.source import ByteStream
     from distsdk.layout.files import Files
 
 #: What of fsspec's details about a file changes when the file does, in the words of its many implementations.

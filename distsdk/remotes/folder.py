@@ -11,7 +11,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distsdk.blob import Blob, write_all
+from distsdk._files import write_all
+from distsdk.content.blob import Blob
+from distsdk.content.request import FetchRequest
+from distsdk.content.uploads import UploadReader
 from distsdk.errors import (
     Denied,
     DistError,
@@ -23,27 +26,25 @@ from distsdk.errors import (
 )
 from distsdk.layout.directory import UNFINISHED, LayoutDirectory
 from distsdk.layout.documents import blob_name
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.media import OCTET_STREAM
-from distsdk.model.reference import Object
-from distsdk.remotes.base import Wanted
-from distsdk.remotes.layout import LayoutRemote
+from distsdk.remotes.layout import LayoutFetcher
 from distsdk.remotes.referrers import parse_document
-from distsdk.remotes.source import Reader
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.media_types import OCTET_STREAM
+from distsdk.spec.reference import Object
 
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Iterator
 
-    from distsdk.model.digest import Digest
-    from distsdk.model.reference import Locator
-    from distsdk.remotes.base import Source
+    from distsdk.content.protocols import UploadSource
+    from distsdk.spec.digest import Digest
+    from distsdk.spec.reference import Locator
 
 #: Bytes that are read and written at a time.
 _PIECE = 1024 * 1024
 
 
-class FolderRemote(LayoutRemote):
+class FolderFetcher(LayoutFetcher):
     """Reads the images in a layout that is a folder, and writes into it; a folder that is not there yet is made.
 
     Threads and processes may share one, a `Store` at the same place too: ``index.json`` is changed by one of them at a
@@ -52,12 +53,12 @@ class FolderRemote(LayoutRemote):
 
     def push_blob(
         self,
-        source: Source,
+        source: UploadSource,
         *,
         descriptor: Descriptor | None = None,
         media_type: str = OCTET_STREAM,
         mount_from: Locator | None = None,
-        at: Callable[[int], object] | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> Descriptor:
         """Write a blob into the layout, unless it is there already; see `Pushable.push_blob`.
 
@@ -66,7 +67,7 @@ class FolderRemote(LayoutRemote):
             descriptor: What they have to be. What is there under that digest with another size is replaced.
             media_type: Of what is returned, where there is no ``descriptor``.
             mount_from: Not looked at.
-            at: Called with the bytes that are written.
+            on_progress: Called with the bytes that are written.
 
         Raises:
             InvalidConfig: There is a folder of other things.
@@ -81,13 +82,13 @@ class FolderRemote(LayoutRemote):
             descriptor = Descriptor(
                 source.media_type if media_type == OCTET_STREAM else media_type, source.digest, source.size
             )
-        tell = at or (lambda _: None)
+        tell = on_progress or (lambda _: None)
         if descriptor is not None:
             with contextlib.suppress(SizeMismatch):
                 if self.has(descriptor):
                     tell(descriptor.size)
                     return descriptor
-        with contextlib.closing(Reader.of(source, descriptor)) as reader, self._new_file() as (file, place):
+        with contextlib.closing(UploadReader.of(source, descriptor)) as reader, self._new_file() as (file, place):
             tell(0)
             while piece := reader.read(_PIECE):
                 write_all(file, piece)  # type: ignore[arg-type] # any buffer will do
@@ -153,7 +154,7 @@ class FolderRemote(LayoutRemote):
             NotFound: There is none.
             Denied: The folder may not be written to.
         """
-        wanted = Wanted.read(object).object
+        wanted = FetchRequest.read(object).object
         digest = wanted.digest
         if digest is None:
             with self._translated():

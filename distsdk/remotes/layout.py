@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
-from distsdk.blob import Blob, Stat
+from distsdk._text import quoted, shortened
+from distsdk.content.blob import Blob
+from distsdk.content.protocols import Referrers
+from distsdk.content.request import FetchRequest
+from distsdk.content.source import Stat
 from distsdk.errors import (
     DistError,
     InvalidConfig,
@@ -28,12 +32,13 @@ from distsdk.layout.documents import MAX_DOCUMENT, VERSION_FILE, names_of
 from distsdk.layout.files import LocalFiles
 from distsdk.layout.reader import Layout
 from distsdk.layout.tar import TarFiles
-from distsdk.model.choice import Children
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.fields import optional_text
-from distsdk.model.image import Index, check_document, load_json
-from distsdk.model.media import (
+from distsdk.remotes.files import files_at
+from distsdk.remotes.referrers import as_referrer, chosen, fallback_tag, parse_document
+from distsdk.spec.choice import Children
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import Index, check_document
+from distsdk.spec.media_types import (
     DOCKER_DOCUMENTS,
     DOCUMENTS,
     INDEXES,
@@ -43,21 +48,16 @@ from distsdk.model.media import (
     OCTET_STREAM,
     SCHEMA1,
 )
-from distsdk.model.reference import Locator, Object, Reference
-from distsdk.model.wording import quoted, shortened
-from distsdk.remotes.base import Documents, Referrers, Wanted
-from distsdk.remotes.files import files_at
-from distsdk.remotes.referrers import as_referrer, chosen, fallback_tag, parse_document
+from distsdk.spec.reference import Locator, Object, Reference
+from distsdk.spec.strict_json import load_json, optional_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pandas import DataFrame
-
-    from distsdk.blob import ByteStream
+    from distsdk.content.source import ByteStream
     from distsdk.layout.files import Files
-    from distsdk.model.reference import Hint
-    from distsdk.remotes.base import Settings
+    from distsdk.remotes.settings import Settings
+    from distsdk.spec.reference import Hint
 
 #: The tag where none is written: in files it also stands for the only image there is.
 _ONLY = "latest"
@@ -81,7 +81,7 @@ class Contents(Protocol):
         ...
 
 
-class LayoutRemote(Documents):
+class LayoutFetcher:
     """Reads the images in a layout or an archive; which of them it is, is told by its content.
 
     Threads may share one. It holds no open file; of an archive it remembers where things are, until the archive is
@@ -104,7 +104,7 @@ class LayoutRemote(Documents):
         self._process = os.getpid()
 
     @classmethod
-    def configured(cls, locator: Locator, settings: Settings) -> LayoutRemote:
+    def configured(cls, locator: Locator, settings: Settings) -> LayoutFetcher:
         """Return the remote for a host that configuration gives to files: its ``url``, and the locator's path below it.
 
         Raises:
@@ -126,7 +126,7 @@ class LayoutRemote(Documents):
         except InvalidReference as error:
             message = f"{plan.why}: url: {error}"
             raise InvalidConfig(message) from error
-        return layout_remote(locator, files_at(place), settings.limits.document)
+        return layout_fetcher(locator, files_at(place), settings.limits.document)
 
     @property
     def locator(self) -> Locator:
@@ -153,9 +153,9 @@ class LayoutRemote(Documents):
             Denied, Unreachable, DeadlineExceeded: The files cannot be read.
             MissingExtra, InvalidConfig: A package that the URL takes is not installed.
         """
-        return self._blob(Wanted.read(object, hints))
+        return self._blob(FetchRequest.read(object, hints))
 
-    def _blob(self, wanted: Wanted) -> Blob:
+    def _blob(self, wanted: FetchRequest) -> Blob:
         if wanted.is_document:
             return self._document(wanted)
         digest = wanted.object.digest
@@ -165,7 +165,7 @@ class LayoutRemote(Documents):
 
     def resolve(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Descriptor:
         """Return media type, digest and size of an object; arguments and errors as `fetch`."""
-        wanted = Wanted.read(object, hints)
+        wanted = FetchRequest.read(object, hints)
         blob = self._blob(wanted)
         if wanted.is_document:
             return blob.descriptor
@@ -173,9 +173,9 @@ class LayoutRemote(Documents):
         hinted = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
         return Descriptor(stat.media_type or hinted, blob.digest, blob.size if stat.size is None else stat.size)
 
-    def tags(self) -> LayoutTags:
-        """Return the tags that images can be asked for by, to be iterated over. Nothing is read until then."""
-        return LayoutTags(self)
+    def tags(self) -> _LayoutTags:
+        """Return the tags that name one image each, in the order of ``index.json``; see `TagLister.tags`."""
+        return _LayoutTags(self)
 
     def referrers(self, digest: str | Digest | Descriptor, *, artifact_type: str | None = None) -> Referrers:
         """Return what refers to a document, to be iterated over. Nothing is read until then.
@@ -208,16 +208,10 @@ class LayoutRemote(Documents):
                 if document.subject is not None and document.subject.digest == subject:
                     yield as_referrer(document, entry.digest)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {shortened(str(self._locator), 400)}{self._elsewhere()}>"
-
-    def _repr_html_(self) -> str:
-        from distsdk.display.html import remote
-
-        return remote(str(self._locator), self._files.shown())
-
-    def _elsewhere(self) -> str:
-        return "" if self._locator.names_files else f" at {shortened(self._files.shown(), 200)}"
+    @property
+    def endpoint(self) -> str:
+        """The place of the files; empty where the locator is that place."""
+        return "" if self._locator.names_files else self._files.shown()
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self._locator, self._files, self._limit)
@@ -260,7 +254,7 @@ class LayoutRemote(Documents):
 
     # Documents
 
-    def _document(self, wanted: Wanted) -> Blob:
+    def _document(self, wanted: FetchRequest) -> Blob:
         """Read a document whole, check it, and follow an index if a platform is wanted."""
         described: str | None
         size: int | None
@@ -286,7 +280,7 @@ class LayoutRemote(Documents):
         return blob
 
     def _one_document(
-        self, digest: Digest, size: int | None, described: str | None, wanted: Wanted
+        self, digest: Digest, size: int | None, described: str | None, wanted: FetchRequest
     ) -> tuple[Blob, str]:
         """Return a document, read whole, and its media type; of anything else, what it is described as."""
         if described is not None and described not in DOCUMENTS | SCHEMA1:
@@ -321,21 +315,31 @@ class LayoutRemote(Documents):
         return Stat(size)
 
 
-def layout_remote(locator: Locator, files: Files, limit: int) -> LayoutRemote:
+def layout_fetcher(locator: Locator, files: Files, limit: int) -> LayoutFetcher:
     """Return the remote for files: one that writes directories or archives, unless they are behind a URL."""
-    from distsdk.remotes.archive import ArchiveRemote, names_archive
-    from distsdk.remotes.folder import FolderRemote
+    from distsdk.remotes.archive import ArchiveFetcher, names_archive
+    from distsdk.remotes.folder import FolderFetcher
 
     if not isinstance(files, LocalFiles):
-        return LayoutRemote(locator, files, limit)
-    return (ArchiveRemote if names_archive(files.root) else FolderRemote)(locator, files, limit)
+        return LayoutFetcher(locator, files, limit)
+    return (ArchiveFetcher if names_archive(files.root) else FolderFetcher)(locator, files, limit)
+
+
+@frozen
+class _LayoutTags:
+    """The tags in a layout, read from ``index.json`` each time they are iterated."""
+
+    fetcher: LayoutFetcher
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fetcher._names().tags())
 
 
 @frozen
 class _LayoutSource:
     """The bytes with a digest, as files have them."""
 
-    remote: LayoutRemote
+    remote: LayoutFetcher
     digest: Digest
 
     def open(self, offset: int, end: int | None) -> ByteStream:
@@ -343,31 +347,6 @@ class _LayoutSource:
 
     def stat(self) -> Stat:
         return self.remote._stat(self.digest)
-
-
-class LayoutTags:
-    """The tags of images in files: read each time one iterates."""
-
-    def __init__(self, remote: LayoutRemote) -> None:
-        """Use `LayoutRemote.tags`."""
-        self._remote = remote
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the tags that name one image each, in the order of the list of images.
-
-        Raises:
-            DistError: As `LayoutRemote.fetch`.
-        """
-        return iter(self._remote._names().tags())
-
-    def to_pandas(self, *, details: bool = False, per_host: int = 8) -> DataFrame:
-        """Return a table with a row for each tag; arguments, columns and errors are those of `TagList.to_pandas`."""
-        from distsdk.analysis.tables import tag_table
-
-        return tag_table(self, self._remote, details=details, per_host=per_host)
-
-    def __repr__(self) -> str:
-        return f"<LayoutTags of {self._remote!r}>"
 
 
 class _Names:
@@ -453,7 +432,7 @@ def _archive_contents(tar: TarFiles, limit: int) -> Contents:
     raise MalformedDocument(message)
 
 
-def _type_of(raw: bytes, described: str | None, wanted: Wanted | None) -> str:
+def _type_of(raw: bytes, described: str | None, wanted: FetchRequest | None) -> str:
     """Return the media type of a document, on which all that tells of it agrees; there is no header in a file.
 
     Raises:
@@ -471,7 +450,7 @@ def _type_of(raw: bytes, described: str | None, wanted: Wanted | None) -> str:
     return described if described in DOCUMENTS else OCTET_STREAM
 
 
-def _check_type(wanted: Wanted, media_type: str, digest: Digest) -> None:
+def _check_type(wanted: FetchRequest, media_type: str, digest: Digest) -> None:
     """Hold a media type against the hints.
 
     Raises:

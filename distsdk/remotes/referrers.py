@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from attrs import field, frozen
 
 from distsdk.errors import LimitExceeded, NotFound, RegistryError
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.image import Index, Manifest
-from distsdk.model.media import DOCUMENTS, INDEXES, OCI_INDEX
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.documents import Index, Manifest
+from distsdk.spec.media_types import DOCUMENTS, INDEXES, OCI_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from distsdk.model.digest import Digest
+    from distsdk.spec.digest import Digest
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def fallback_tag(subject: Digest) -> str:
     return f"{subject.algorithm}-{subject.hex[:64]}"
 
 
-class Place(Protocol):
+class ReferrersTag(Protocol):
     """Where the list of a tag is kept."""
 
     def read(self) -> tuple[bytes, str] | None:
@@ -109,7 +109,7 @@ class Listing:
         limit: Bytes that it may have.
     """
 
-    place: Place
+    place: ReferrersTag
     key: tuple[str, ...]
     limit: int
     _dangling: set[Digest] = field(factory=set, init=False)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import urlencode
 
 from attrs import Factory, evolve, frozen
 
-from distsdk.blob import Blob, Stat
+from distsdk._secrets import redact
+from distsdk.content.blob import Blob
+from distsdk.content.protocols import Referrers
+from distsdk.content.request import FetchRequest
+from distsdk.content.source import Stat
+from distsdk.content.uploads import UploadReader
 from distsdk.errors import (
     DigestMismatch,
     DistError,
@@ -25,55 +29,44 @@ from distsdk.errors import (
     NotFound,
     RegistryError,
     SizeMismatch,
-    Unsafe,
     UnsupportedDocument,
-    masked,
-    printable,
-    redact,
 )
-from distsdk.model.choice import Children
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.image import Index, check_document, document_type, load_json
-from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS, INDEXES, OCI_INDEX, OCTET_STREAM, SCHEMA1, parse_media_type
-from distsdk.model.reference import Object
-from distsdk.remotes.base import Documents, Referrers, Settings, Wanted
+from distsdk.remotes.listing import RegistryListing, iter_pages, read_listing
 from distsdk.remotes.referrers import Listing, as_referrer, chosen, fallback_tag, parse_document
-from distsdk.remotes.source import Reader
-from distsdk.remotes.upload import CHUNK, Upload, check_created, content_digest
+from distsdk.remotes.settings import Settings
+from distsdk.remotes.upload import CHUNK, UploadSession, check_created, content_digest
+from distsdk.spec.choice import Children
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import Index, check_document, document_type
+from distsdk.spec.media_types import (
+    DEFAULT_ACCEPT,
+    DOCUMENTS,
+    INDEXES,
+    OCI_INDEX,
+    OCTET_STREAM,
+    SCHEMA1,
+)
+from distsdk.spec.reference import Object
 from distsdk.transport.deadline import Deadline
 from distsdk.transport.endpoints import Endpoints
-from distsdk.transport.origin import follow
+from distsdk.transport.response import content_type
 from distsdk.transport.resume import ResumingStream
-from distsdk.transport.retry import Patience
+from distsdk.transport.retry import RetryState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pandas import DataFrame
-
-    from distsdk.blob import ByteStream
-    from distsdk.display.widgets import TagExplorer
-    from distsdk.model.reference import Hint, Locator
-    from distsdk.remotes.base import Source
-    from distsdk.transport.http import Answer, Transport
+    from distsdk.content.protocols import UploadSource
+    from distsdk.content.source import ByteStream
+    from distsdk.spec.reference import Hint, Locator
+    from distsdk.transport.client import Transport
+    from distsdk.transport.response import Response
 
 T = TypeVar("T")
 
-#: Entries asked for in a page of tags; some registries refuse more.
-PAGE_SIZE = 1000
 
-#: Content types of files that a server knows nothing about; they claim nothing about a document.
-_NO_CLAIM = frozenset({OCTET_STREAM, "application/json", "text/plain"})
-
-#: Statuses that refuse a request for what it says, rather than fail.
-_REFUSALS = range(400, 500)
-
-#: Entries of a listing that its repr shows.
-_SHOWN_ENTRIES = 20
-
-
-class RegistryRemote(Documents):
+class RegistryFetcher:
     """Reads a repository of a registry, and writes into it.
 
     What is written goes to the first endpoint that may be pushed to, and what is asked for it is asked there: no mirror
@@ -126,7 +119,7 @@ class RegistryRemote(Documents):
             DigestMismatch, SizeMismatch, MalformedDocument, UnsupportedDocument: What came is not to be used.
             Unreachable, DeadlineExceeded, RateLimited, RegistryError: The registry did not answer well.
         """
-        wanted = Wanted.read(object, hints)
+        wanted = FetchRequest.read(object, hints)
         self._need_repository()
         if wanted.is_document:
             return self._document(wanted)
@@ -146,7 +139,7 @@ class RegistryRemote(Documents):
         Raises:
             DistError: As `fetch`.
         """
-        wanted = Wanted.read(object, hints)
+        wanted = FetchRequest.read(object, hints)
         self._need_repository()
         if wanted.platform is not None:
             return self._document(wanted).descriptor
@@ -165,30 +158,20 @@ class RegistryRemote(Documents):
             digest = expected
         size = answer.content_length
         hinted = wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
-        media_type = _content_type(answer) if _is_manifest(answer.asked) else hinted
+        media_type = content_type(answer) if _is_manifest(answer.asked) else hinted
         if digest is None or not size or media_type is None:  # not told: read it
             return self._document(wanted).descriptor
         return Descriptor(media_type=media_type, digest=digest, size=size)
 
-    def tags(self) -> TagList:
-        """Return the repository's tags, to be iterated over. Nothing is asked for until then."""
+    def tags(self) -> RegistryListing:
+        """Return the repository's tags; see `TagLister.tags`."""
         self._need_repository()
         path = f"/{self._locator.path}/tags/list"
-        return TagList(self._endpoints, path, "tags", self._scope, str(self._locator), remote=self)
+        return RegistryListing(self._endpoints, path, "tags", self._scope, str(self._locator))
 
-    def catalog(self) -> TagList:
-        """Return the registry's repositories, to be iterated over. Many registries do not tell."""
-        return TagList(self._endpoints, "/_catalog", "repositories", "registry:catalog:*", self._locator.host)
-
-    def explore(self) -> TagExplorer:
-        """Return an explorer of the tags, each to be opened as an image: widgets in a notebook, elsewhere a page.
-
-        The tags are asked for at once. It is not shown in this call, but at the end of a cell, or with ``display``.
-        """
-        from distsdk.display.widgets import TagExplorer
-
-        self._need_repository()
-        return TagExplorer(self)
+    def catalog(self) -> RegistryListing:
+        """Return the host's repositories; see `Catalog.catalog`."""
+        return RegistryListing(self._endpoints, "/_catalog", "repositories", "registry:catalog:*", self._locator.host)
 
     def referrers(self, digest: str | Digest | Descriptor, *, artifact_type: str | None = None) -> Referrers:
         """Return what refers to a document, as the registry lists it; nothing is asked for until it is iterated over.
@@ -211,7 +194,7 @@ class RegistryRemote(Documents):
     def _referrers(self, subject: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
         query = "" if artifact_type is None else f"?{urlencode({'artifactType': artifact_type})}"
         path = f"/{self._locator.path}/referrers/{subject}{query}"
-        pages = _pages(
+        pages = iter_pages(
             self._endpoints,
             "referrers",
             path,
@@ -241,8 +224,8 @@ class RegistryRemote(Documents):
     def _listed_by_tag(self, subject: Digest) -> tuple[Descriptor, ...]:
         path = f"/{self._locator.path}/manifests/{fallback_tag(subject)}"
 
-        def read(transport: Transport, patience: Patience) -> bytes:
-            return _read_listing(transport, path, self._scope, patience)[0]
+        def read(transport: Transport, retry_state: RetryState) -> bytes:
+            return read_listing(transport, path, self._scope, retry_state)[0]
 
         try:
             return Index.parse(self._endpoints.first("resolve", read), OCI_INDEX).manifests
@@ -253,12 +236,12 @@ class RegistryRemote(Documents):
 
     def push_blob(
         self,
-        source: Source,
+        source: UploadSource,
         *,
         descriptor: Descriptor | None = None,
         media_type: str = OCTET_STREAM,
         mount_from: Locator | None = None,
-        at: Callable[[int], object] | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> Descriptor:
         """Give the repository a blob, unless it has it already; see `Pushable.push_blob`.
 
@@ -269,7 +252,7 @@ class RegistryRemote(Documents):
             descriptor: What the bytes have to be.
             media_type: Of what is returned, where there is no ``descriptor``.
             mount_from: A repository of the same host that has the blob.
-            at: Called with the bytes that were handed over so far.
+            on_progress: Called with the bytes that were handed over so far.
 
         Raises:
             InvalidConfig: No endpoint of the host may be pushed to.
@@ -281,24 +264,24 @@ class RegistryRemote(Documents):
             descriptor = source.descriptor
             if media_type != OCTET_STREAM:
                 descriptor = evolve(descriptor, media_type=media_type)
-        tell = at or (lambda _: None)
+        tell = on_progress or (lambda _: None)
         transport = self._endpoints.one("push")
-        patience = Patience(self._settings.retry)
+        retry_state = RetryState(self._settings.retry)
         if descriptor is not None:
             known_missing = descriptor.digest in self._missing
             self._missing.discard(descriptor.digest)
-            if not known_missing and self._has(transport, descriptor, patience.renewed()):
+            if not known_missing and self._has(transport, descriptor, retry_state.renewed()):
                 tell(descriptor.size)
                 return descriptor
-        with contextlib.closing(Reader.of(source, descriptor)) as reader:
+        with contextlib.closing(UploadReader.of(source, descriptor)) as reader:
             head = b""
             if descriptor is None:
                 head = reader.take(CHUNK)
                 if len(head) < CHUNK:  # all of it, so that its name is known
                     small = Descriptor(media_type, reader.digest(), len(head))
-                    return self.push_blob(head, descriptor=small, at=at)
+                    return self.push_blob(head, descriptor=small, on_progress=on_progress)
             path = f"/{self._locator.path}/blobs/uploads/"
-            upload = Upload(
+            upload = UploadSession(
                 transport,
                 path,
                 self._push_scope,
@@ -306,10 +289,10 @@ class RegistryRemote(Documents):
                 expected=descriptor,
                 head=b"" if reader.again else head,
                 there=lambda digest: self._has(
-                    transport, descriptor or Descriptor(media_type, digest, reader.hashed), patience.renewed()
+                    transport, descriptor or Descriptor(media_type, digest, reader.hashed), retry_state.renewed()
                 ),
-                at=tell,
-                patience=patience,
+                on_progress=tell,
+                retry_state=retry_state,
             )
             mount = None
             if descriptor is not None and mount_from is not None and self._is_neighbour(mount_from):
@@ -368,14 +351,16 @@ class RegistryRemote(Documents):
             self._missing.add(descriptor.digest)
         return found
 
-    def _has(self, transport: Transport, descriptor: Descriptor, patience: Patience | None = None) -> bool:
+    def _has(self, transport: Transport, descriptor: Descriptor, retry_state: RetryState | None = None) -> bool:
         document = descriptor.media_type in DOCUMENTS
         path = f"/{self._locator.path}/{'manifests' if document else 'blobs'}/{descriptor.digest}"
         headers = {"Accept": descriptor.media_type} if document else {}
         answer = None
         for method in ("HEAD", "GET"):
             try:
-                answer = transport.request(method, path, scope=self._push_scope, headers=headers, patience=patience)
+                answer = transport.request(
+                    method, path, scope=self._push_scope, headers=headers, retry_state=retry_state
+                )
             except NotFound:
                 return False
             except RegistryError as error:
@@ -405,7 +390,7 @@ class RegistryRemote(Documents):
             InvalidConfig: No endpoint of the host may be pushed to.
         """
         self._need_repository()
-        wanted = Wanted.read(object)
+        wanted = FetchRequest.read(object)
         transport = self._endpoints.one("push")
         digest = wanted.object.digest
         if digest is None:
@@ -419,7 +404,7 @@ class RegistryRemote(Documents):
         if subject is not None and not self._lists_referrers(transport, subject):
             self._listing(transport, subject).remove(digest)
 
-    def _delete(self, transport: Transport, path: str, wanted: Wanted) -> None:
+    def _delete(self, transport: Transport, path: str, wanted: FetchRequest) -> None:
         scope = f"repository:{self._locator.path}:delete,pull"
         try:
             transport.request("DELETE", f"/{self._locator.path}/{path}", scope=scope).discard(
@@ -446,7 +431,7 @@ class RegistryRemote(Documents):
             answer, raw = transport.document(
                 path, scope=self._push_scope, headers=headers, deadline=transport.document_deadline()
             )
-            subject = parse_document(raw, _content_type(answer)).subject
+            subject = parse_document(raw, content_type(answer)).subject
         except DistError:
             return None
         return None if subject is None else subject.digest
@@ -468,15 +453,11 @@ class RegistryRemote(Documents):
     def _is_neighbour(self, other: Locator) -> bool:
         return other.host == self._locator.host and bool(other.path) and other.path != self._locator.path
 
-    def __repr__(self) -> str:
-        where = ", ".join(f"{endpoint.origin}" for endpoint in self._settings.plan.endpoints)
-        return f"<RegistryRemote {self._locator} at {where}{self._limits_shown()}>"
-
-    def _repr_html_(self) -> str:
-        from distsdk.display.html import remote
-
-        where = ", ".join(f"{endpoint.origin}" for endpoint in self._settings.plan.endpoints)
-        return remote(str(self._locator), f"{where}{self._limits_shown()}")
+    @property
+    def endpoint(self) -> str:
+        """The origins that are asked, in their order, and the requests left where the registry limits them."""
+        origins = ", ".join(f"{endpoint.origin}" for endpoint in self._settings.plan.endpoints)
+        return f"{origins}{self._limits_shown()}"
 
     def _limits_shown(self) -> str:
         limit = self._endpoints.rate_limit
@@ -492,7 +473,7 @@ class RegistryRemote(Documents):
             message = f"{self._locator.host} is a host: add the repository, {self._locator.host}/name"
             raise InvalidReference(message)
 
-    def _paths(self, wanted: Wanted) -> list[str]:
+    def _paths(self, wanted: FetchRequest) -> list[str]:
         """Return where an object may be, in the order of the original's rule: a 404 leads to the next."""
         manifests, blobs = (f"/{self._locator.path}/{kind}/{wanted.identifier}" for kind in ("manifests", "blobs"))
         if wanted.object.digest is None:
@@ -503,27 +484,27 @@ class RegistryRemote(Documents):
         self,
         method: str,
         paths: list[str],
-        wanted: Wanted,
+        wanted: FetchRequest,
         extra: Mapping[str, str] | None = None,
-        patience: Patience | None = None,
-    ) -> Answer:
+        retry_state: RetryState | None = None,
+    ) -> Response:
         """Ask for an object, headers ``extra`` besides; arguments and errors as `_find`."""
 
-        def get(transport: Transport, path: str, headers: Mapping[str, str], patience: Patience) -> Answer:
+        def get(transport: Transport, path: str, headers: Mapping[str, str], retry_state: RetryState) -> Response:
             headers = {**headers, **(extra or {})}
-            answer = transport.request(method, path, scope=self._scope, headers=headers, patience=patience)
+            answer = transport.request(method, path, scope=self._scope, headers=headers, retry_state=retry_state)
             answer.broke = functools.partial(self._endpoints.rest, transport)
             self._check_type(wanted, answer)
             return answer
 
-        return self._find(get, paths, wanted, patience)
+        return self._find(get, paths, wanted, retry_state)
 
     def _find(
         self,
-        get: Callable[[Transport, str, Mapping[str, str], Patience], T],
+        get: Callable[[Transport, str, Mapping[str, str], RetryState], T],
         paths: list[str],
-        wanted: Wanted,
-        patience: Patience | None = None,
+        wanted: FetchRequest,
+        retry_state: RetryState | None = None,
     ) -> T:
         """Ask the endpoints for an object, at each of ``paths`` until one is no 404; ``paths`` keeps that one.
 
@@ -531,20 +512,20 @@ class RegistryRemote(Documents):
             get: Asks an endpoint for a path, with headers.
             paths: Below an endpoint's base.
             wanted: The object.
-            patience: The attempts there are.
+            retry_state: The attempts there are.
 
         Raises:
             NotFound: It is at none of them.
             MediaTypeMismatch: It is there, but of none of the accepted media types.
         """
 
-        def ask(transport: Transport, patience: Patience) -> T:
+        def ask(transport: Transport, retry_state: RetryState) -> T:
             codes: tuple[str, ...] = ()
             detail = ""
             for path in tuple(paths):
                 headers = {"Accept": ", ".join(wanted.accept)} if _is_manifest(path) else {}
                 try:
-                    found = get(transport, path, headers, patience)
+                    found = get(transport, path, headers, retry_state)
                 except NotFound as error:
                     codes += tuple(code for code in error.codes if code not in codes)
                     detail = detail or error.detail
@@ -557,33 +538,33 @@ class RegistryRemote(Documents):
 
         try:
             # What its digest vouches for, a mirror may serve; what a tag stands for, only who is trusted to resolve.
-            return self._endpoints.first("resolve" if wanted.object.digest is None else "pull", ask, patience)
+            return self._endpoints.first("resolve" if wanted.object.digest is None else "pull", ask, retry_state)
         except NotFound:
             if wanted.media_types:
                 self._explain_missing(wanted)
             raise
 
-    def _name(self, wanted: Wanted) -> str:
+    def _name(self, wanted: FetchRequest) -> str:
         return f"{self._locator}{'@' if wanted.object.digest else ':'}{wanted.identifier}"
 
-    def _explain_missing(self, wanted: Wanted) -> None:
+    def _explain_missing(self, wanted: FetchRequest) -> None:
         """Raise MediaTypeMismatch if an object that was not given as hinted is there under another media type."""
         anything = evolve(wanted, media_types=())
         headers = {"Accept": ", ".join((*DEFAULT_ACCEPT, "*/*"))}
         [path] = filter(_is_manifest, self._paths(wanted))
 
-        def get(transport: Transport, path: str, _: Mapping[str, str], patience: Patience) -> Answer:
-            return transport.request("HEAD", path, scope=self._scope, headers=headers, patience=patience)
+        def get(transport: Transport, path: str, _: Mapping[str, str], retry_state: RetryState) -> Response:
+            return transport.request("HEAD", path, scope=self._scope, headers=headers, retry_state=retry_state)
 
         try:
             answer = self._find(get, [path], anything)
         except DistError:
             return  # what the registry said at first is enough
         answer.close()
-        if (media_type := _content_type(answer)) is not None:
+        if (media_type := content_type(answer)) is not None:
             self._refuse_type(wanted, media_type)
 
-    def _check_type(self, wanted: Wanted, answer: Answer) -> None:
+    def _check_type(self, wanted: FetchRequest, answer: Response) -> None:
         """Hold the media type that a manifest is served as against the hints; close the response if it is none of them.
 
         Where a response claims none, `_type_of` reads it from the body.
@@ -593,7 +574,7 @@ class RegistryRemote(Documents):
         """
         if not _is_manifest(answer.asked):
             return
-        media_type = _content_type(answer)
+        media_type = content_type(answer)
         if media_type is None:
             return
         if media_type in SCHEMA1 or (wanted.is_document and media_type not in wanted.accept):
@@ -601,7 +582,7 @@ class RegistryRemote(Documents):
             self._explain_missing(wanted)  # some registries convert to what nobody asked for: name what is there
             self._refuse_type(wanted, media_type)
 
-    def _refuse_type(self, wanted: Wanted, media_type: str) -> None:
+    def _refuse_type(self, wanted: FetchRequest, media_type: str) -> None:
         if media_type in SCHEMA1:
             message = (
                 f"{self._name(wanted)} is a Docker schema 1 manifest ({media_type}), which is not supported: "
@@ -621,7 +602,7 @@ class RegistryRemote(Documents):
                 message += ", or add a hint platform:os/architecture to be led to one of its children"
             raise MediaTypeMismatch(message, expected=wanted.media_types or wanted.accept, got=media_type)
 
-    def _document(self, wanted: Wanted) -> Blob:
+    def _document(self, wanted: FetchRequest) -> Blob:
         """Ask for a document, read it whole, check it, and follow an index if a platform is wanted."""
         deadline = Deadline(self._settings.timeouts.document)
         blob = self._one_document(wanted, deadline)
@@ -630,7 +611,7 @@ class RegistryRemote(Documents):
 
         def read(descriptor: Descriptor) -> Blob:
             # Without the platform: only what the index declares is accepted now.
-            return self._one_document(Wanted.read(descriptor), deadline)
+            return self._one_document(FetchRequest.read(descriptor), deadline)
 
         children = Children(
             Index.parse(blob.read(), blob.media_type),
@@ -645,22 +626,22 @@ class RegistryRemote(Documents):
             raise MediaTypeMismatch(message, expected=wanted.media_types, got=child.media_type)
         return read(child)
 
-    def _one_document(self, wanted: Wanted, deadline: Deadline) -> Blob:
+    def _one_document(self, wanted: FetchRequest, deadline: Deadline) -> Blob:
 
-        def get(transport: Transport, path: str, headers: Mapping[str, str], patience: Patience) -> Blob:
+        def get(transport: Transport, path: str, headers: Mapping[str, str], retry_state: RetryState) -> Blob:
             answer, raw = transport.document(
                 path,
                 scope=self._scope,
                 headers=headers,
                 deadline=deadline,
-                patience=patience,
+                retry_state=retry_state,
                 check=lambda answer: self._check_type(wanted, answer),
             )
             return self._checked(wanted, answer, raw)
 
         return self._find(get, self._paths(wanted), wanted)
 
-    def _checked(self, wanted: Wanted, answer: Answer, raw: bytes) -> Blob:
+    def _checked(self, wanted: FetchRequest, answer: Response, raw: bytes) -> Blob:
         if wanted.size is not None and len(raw) != wanted.size:
             message = f"{redact(answer.url)} has {len(raw)} bytes, declared are {wanted.size}"
             raise SizeMismatch(message, expected=wanted.size, got=len(raw))
@@ -675,7 +656,7 @@ class RegistryRemote(Documents):
             check_document(raw, media_type)
         return Blob.from_bytes(raw, media_type=media_type, digest=digest)
 
-    def _type_of(self, wanted: Wanted, answer: Answer, raw: bytes) -> str:
+    def _type_of(self, wanted: FetchRequest, answer: Response, raw: bytes) -> str:
         """Return the media type of a whole object: of its response, else of its body, its descriptor, or its hint.
 
         Raises:
@@ -683,7 +664,7 @@ class RegistryRemote(Documents):
         """
         if not _is_manifest(answer.asked):
             return wanted.media_types[0] if len(wanted.media_types) == 1 else OCTET_STREAM
-        claimed = _content_type(answer)
+        claimed = content_type(answer)
         if claimed is not None:
             return claimed
         expected = wanted.accept[0] if len(wanted.accept) == 1 else None
@@ -697,7 +678,7 @@ class RegistryRemote(Documents):
         self._refuse_type(wanted, media_type)
         return media_type
 
-    def _content_digest(self, answer: Answer) -> Digest | None:
+    def _content_digest(self, answer: Response) -> Digest | None:
         try:
             return content_digest(answer)
         except InvalidDigest as error:
@@ -708,22 +689,13 @@ class RegistryRemote(Documents):
 _SHA256 = Digest.of(b"")
 
 
-def _connect_again(locator: Locator, portable: dict[str, Any]) -> RegistryRemote:
-    return RegistryRemote(locator, Settings.of(locator.host, **portable))
+def _connect_again(locator: Locator, portable: dict[str, Any]) -> RegistryFetcher:
+    return RegistryFetcher(locator, Settings.of(locator.host, **portable))
 
 
-def _digest_mismatch(answer: Answer, expected: Digest, got: Digest) -> DigestMismatch:
+def _digest_mismatch(answer: Response, expected: Digest, got: Digest) -> DigestMismatch:
     message = f"{redact(answer.url)}: expected {expected}, got {got}"
     return DigestMismatch(message, expected=str(expected), got=str(got))
-
-
-def _content_type(answer: Answer) -> str | None:
-    """Return the media type that a response claims; None where it claims none that is well-formed."""
-    try:
-        media_type = parse_media_type(masked(answer.headers.get("Content-Type", "")))  # errors carry it
-    except ValueError:
-        return None
-    return None if media_type in _NO_CLAIM else media_type
 
 
 def _is_manifest(path: str) -> bool:
@@ -735,8 +707,8 @@ def _is_manifest(path: str) -> bool:
 class _RegistrySource:
     """The bytes with a digest, as a repository has them. Where they were found is remembered."""
 
-    remote: RegistryRemote
-    wanted: Wanted
+    remote: RegistryFetcher
+    wanted: FetchRequest
     paths: list[str]
     asked: set[str] = Factory(set)  # the URLs that gave bytes, before redirects
     wrong: set[str] = Factory(set)  # those of them whose bytes were wrong once: no reason to try a third time
@@ -750,7 +722,7 @@ class _RegistrySource:
     def stat(self) -> Stat:
         answer = self.remote._first_found("HEAD", self.paths, self.wanted)
         answer.close()
-        return Stat(answer.content_length, _content_type(answer) if _is_manifest(answer.asked) else None)
+        return Stat(answer.content_length, content_type(answer) if _is_manifest(answer.asked) else None)
 
     def distrust(self) -> bool:
         new = self.asked - self.wrong
@@ -758,8 +730,8 @@ class _RegistrySource:
         self.asked.clear()
         return self.remote._endpoints.distrust("pull", new)
 
-    def _get(self, headers: Mapping[str, str], patience: Patience) -> Answer:
-        answer = self.remote._first_found("GET", self.paths, self.wanted, headers, patience)
+    def _get(self, headers: Mapping[str, str], retry_state: RetryState) -> Response:
+        answer = self.remote._first_found("GET", self.paths, self.wanted, headers, retry_state)
         self.asked.add(answer.asked)
         return answer
 
@@ -774,7 +746,7 @@ class _TagPlace:
 
     def read(self) -> tuple[bytes, str] | None:
         try:
-            raw, answer = _read_listing(self.transport, self.path, self.scope, None)
+            raw, answer = read_listing(self.transport, self.path, self.scope, None)
         except NotFound:
             return None
         return raw, answer.headers.get("ETag", "")
@@ -799,247 +771,3 @@ class _TagPlace:
         except NotFound:
             return True
         return False
-
-
-def _read_listing(transport: Transport, path: str, scope: str, patience: Patience | None) -> tuple[bytes, Answer]:
-    """Return the index behind a tag that lists referrers.
-
-    Raises:
-        MediaTypeMismatch: The tag names something else.
-    """
-    answer, raw = transport.document(
-        path,
-        scope=scope,
-        headers={"Accept": ", ".join(DEFAULT_ACCEPT)},
-        deadline=transport.document_deadline(),
-        patience=patience,
-    )
-    if (media_type := _content_type(answer)) is not None and media_type != OCI_INDEX:
-        message = (
-            f"{redact(answer.url)} is {media_type}, where the index that lists referrers belongs: it is left alone"
-        )
-        raise MediaTypeMismatch(message, expected=(OCI_INDEX,), got=media_type)
-    return raw, answer
-
-
-def _pages(
-    endpoints: Endpoints,
-    capability: str,
-    path: str,
-    *,
-    accept: str,
-    scope: str,
-    what: str,
-    after: Callable[[str], str | None] = lambda _: None,
-) -> Iterator[tuple[bytes, str]]:
-    """Yield the pages of a listing, and the URLs that were asked for them, all from the endpoint that has the first.
-
-    Args:
-        endpoints: Who is asked.
-        capability: What they have to be trusted with.
-        path: Of the first page.
-        accept: The media type of a page.
-        scope: What a token has to allow.
-        what: Is listed, for messages.
-        after: Called with the URL of a page without a next one, if no page before it named one either. Returns the URL
-            of a page that may follow; None ends the listing, and so does a registry that refuses that URL.
-
-    Raises:
-        Unsafe: A page names a next one that is elsewhere.
-        MalformedDocument: The pages lead in a circle.
-        LimitExceeded: There are more than `Limits.pages`, or one has more bytes than `Limits.document`.
-    """
-
-    def get(transport: Transport, path: str, patience: Patience) -> tuple[Answer, bytes]:
-        return transport.document(
-            path,
-            scope=scope,
-            headers={"Accept": accept},
-            deadline=transport.document_deadline(),
-            patience=patience,
-        )
-
-    def first(transport: Transport, patience: Patience) -> tuple[Transport, Answer, bytes]:
-        try:
-            return transport, *get(transport, path, patience)
-        except RegistryError as error:
-            whole, number, _ = path.partition("?n=")
-            if not number or error.status not in _REFUSALS:
-                raise
-            # distribution refuses more than its catalog.maxentries, others any number:
-            # https://distribution.github.io/distribution/about/configuration/#catalog
-            return transport, *get(transport, whole, patience)
-
-    limits = endpoints.limits
-    patience = Patience(endpoints.retry)
-    transport, answer, raw = endpoints.first(capability, first, patience)
-    seen: set[str] = set()
-    linked = False
-    while True:
-        seen.add(answer.asked)
-        yield raw, answer.asked
-        url = _next_page(answer.headers.get("Link", ""), answer.asked)
-        linked = linked or url is not None
-        if url is None and not linked:
-            url = after(answer.asked)
-        if url is None:
-            return
-        if url in seen:
-            message = f"{redact(url)}: the pages lead in a circle"
-            raise MalformedDocument(message)
-        if len(seen) >= limits.pages:
-            message = f"more pages of {what} than the limit of {limits.pages}"
-            raise LimitExceeded(message, limit=limits.pages)
-        try:
-            answer, raw = get(transport, url, patience.renewed())
-        except RegistryError as error:
-            if linked or error.status not in _REFUSALS:
-                raise
-            return
-
-
-def _next_page(link: str, url: str) -> str | None:
-    """Return the next page that a Link header names (RFC 8288), if it is a page of the same listing."""
-    target = next_link(link)
-    if target is None:
-        return None
-    resolved = follow(url, target, what="names as its next page")
-    # Some write the colon of a digest as %3A.
-    if unquote(resolved.partition("?")[0]) != unquote(url.partition("?")[0]):
-        message = f"{redact(url)} names a next page elsewhere, {redact(resolved)}: not followed"
-        raise Unsafe(message)
-    return resolved
-
-
-class TagList:
-    """The tags of a repository, or the repositories of a registry: read page by page, each time one iterates.
-
-    Nothing is kept but the first few, for the repr.
-    """
-
-    def __init__(
-        self,
-        endpoints: Endpoints,
-        path: str,
-        key: str,
-        scope: str,
-        name: str,
-        *,
-        remote: RegistryRemote | None = None,
-    ) -> None:
-        """Use `RegistryRemote.tags` or `RegistryRemote.catalog`."""
-        self._endpoints = endpoints
-        self._path = path
-        self._key = key
-        self._scope = scope
-        self._name = name
-        self._remote = remote  # what the tags are of
-        self._shown: tuple[str, ...] = ()
-        self._count: int | None = None
-
-    def to_pandas(self, *, details: bool = False, per_host: int = 8) -> DataFrame:
-        """Return a table with a row for each entry, in the registry's order: column ``tag``, or ``repository``.
-
-        Args:
-            details: Look at what each tag stands for: two or three small requests each, as `distsdk.survey` does it.
-                The columns are then ``digest`` (of an index, where it is one), ``size`` (bytes to download) and
-                ``created`` of the image for linux on this machine's architecture, ``platforms`` (a tuple), and
-                ``error`` and ``error_kind`` of those tags that could not be looked at, such as those of artifacts.
-            per_host: Tags that are looked at at once.
-
-        Raises:
-            MissingExtra: pandas is not installed.
-            ValueError: There are no details, since these are repositories.
-            DistError: As iterating.
-        """
-        from distsdk.analysis.tables import tag_table
-
-        return tag_table(self, self._remote, details=details, per_host=per_host)
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the entries in the registry's order.
-
-        Raises:
-            MalformedDocument: A page is not what the distribution specification says.
-            Unsafe: A page names a next one that is elsewhere.
-            LimitExceeded: There are more pages than `Limits.pages`, or one has more bytes than `Limits.document`.
-            DistError: As `RegistryRemote.fetch`.
-        """
-        count = 0
-        shown: list[str] = []
-        for page in self._pages():
-            for entry in page:
-                count += 1
-                if len(shown) < _SHOWN_ENTRIES:
-                    shown.append(entry)
-                    self._shown = tuple(shown)
-                yield entry
-        self._shown, self._count = tuple(shown), count
-
-    def _pages(self) -> Iterator[list[str]]:
-        page: list[str] = []
-        starts: set[str] = set()
-        unlinked = False
-
-        def after(url: str) -> str | None:
-            nonlocal unlinked
-            query = dict(parse_qsl(urlsplit(url).query))
-            # Only a page of fewer names than were asked for is the last one without saying so:
-            # https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-tags
-            if not page or query.get("n") != str(len(page)):
-                return None
-            unlinked = True
-            return f"{url.partition('?')[0]}?{urlencode({**query, 'last': page[-1]})}"
-
-        pages = _pages(
-            self._endpoints,
-            "resolve",
-            f"{self._path}?n={PAGE_SIZE}",
-            accept="application/json",
-            scope=self._scope,
-            what=f"{self._key} of {self._name}",
-            after=after,
-        )
-        for raw, url in pages:
-            before, page = set(page), self._entries(raw, url)
-            new = page if not unlinked else [name for name in page if name not in before]
-            if unlinked and (not new or new[0] in starts):  # ``last`` was ignored
-                return
-            starts.update(new[:1])
-            yield new
-
-    def _entries(self, raw: bytes, url: str) -> list[str]:
-        page = load_json(raw, what=redact(url))
-        entries = page.get(self._key)
-        if entries is None:
-            entries = []  # some registries write null for none
-        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            message = f"{redact(url)}: {self._key} is no list of strings"
-            raise MalformedDocument(message)
-        return entries
-
-    def __rich_repr__(self) -> Iterator[object]:
-        """Yield whose tags they are, and those that were read first."""
-        yield self._name
-        yield from self._shown
-
-    def __repr__(self) -> str:
-        if not self._shown and self._count is None:
-            return f"<TagList {self._name}: not read yet>"
-        more = "" if self._count == len(self._shown) else ", …"
-        return printable(f"<TagList {self._name}: {', '.join(self._shown)}{more}>")
-
-    def _repr_html_(self) -> str:
-        from distsdk.display.html import tag_list
-
-        return tag_list(self._name, self._shown, self._count)
-
-
-def next_link(header: str) -> str | None:
-    """Return the target of the first link with relation ``next`` in a Link header (RFC 8288 section 3)."""
-    for target, params in re.findall(r"<([^<>]*)>((?:[^<>,\"]|\"(?:[^\"\\]|\\.?)*(?:\"|$))*)", header):
-        named = re.findall(r';\s*([^\s=;,"]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";,]*)))?', params)
-        relation = next((quoted or plain for name, quoted, plain in named if name.lower() == "rel"), "")
-        if "next" in relation.lower().split():
-            return str(target)
-    return None

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
+from distsdk._secrets import redact
 from distsdk.errors import (
     DeadlineExceeded,
     Denied,
@@ -22,20 +23,20 @@ from distsdk.errors import (
     RateLimited,
     RegistryError,
     Unreachable,
-    redact,
 )
-from distsdk.model.digest import Digest
+from distsdk.spec.digest import Digest
 from distsdk.transport.deadline import Deadline
-from distsdk.transport.http import PIECE
 from distsdk.transport.origin import Origin
+from distsdk.transport.response import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.remotes.source import Reader
-    from distsdk.transport.http import Answer, Body, Transport
-    from distsdk.transport.retry import Patience
+    from distsdk.content.uploads import UploadReader
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.transport.client import Transport
+    from distsdk.transport.response import Body, Response
+    from distsdk.transport.retry import RetryState
 
 #: Bytes of a chunk of what cannot be read twice, which is kept until the registry has it; and the most there may be of
 #: one, where the registry wants larger ones (``OCI-Chunk-Min-Length``).
@@ -62,10 +63,10 @@ class SourceFailedError(Exception):
         self.error = error
 
 
-class _Part:
+class _SentChunk:
     """The bytes of a source from an offset to its end, as a request's `Body`."""
 
-    def __init__(self, upload: Upload, start: int, size: int) -> None:
+    def __init__(self, upload: UploadSession, start: int, size: int) -> None:
         self._upload = upload
         self._start = start
         self.size = size
@@ -87,7 +88,7 @@ class _Part:
             raise SourceFailedError(error) from error
 
 
-class Upload:
+class UploadSession:
     """One blob on its way to one endpoint.
 
     Attributes:
@@ -101,13 +102,13 @@ class Upload:
         transport: Transport,
         path: str,
         scope: str,
-        reader: Reader,
+        reader: UploadReader,
         *,
         expected: Descriptor | None,
         head: bytes = b"",
         there: Callable[[Digest], bool],
-        at: Callable[[int], object],
-        patience: Patience,
+        on_progress: Callable[[int], object],
+        retry_state: RetryState,
     ) -> None:
         """Make one; nothing is sent.
 
@@ -119,18 +120,18 @@ class Upload:
             expected: What they have to be, where that is known; the reader holds them against it.
             head: What was read already of a source that cannot be read again.
             there: Asks whether the registry has a blob.
-            at: Told how many bytes were handed over.
-            patience: The attempts there are without progress, and the time to wait.
+            on_progress: Told how many bytes were handed over.
+            retry_state: The attempts there are without progress, and the time to wait.
         """
         self.reader = reader
-        self.at = at
+        self.at = on_progress
         self.sent = 0
         self._transport = transport
         self._path = path
         self._scope = scope
         self._digest = None if expected is None else expected.digest
         self._there = there
-        self._patience = patience
+        self._patience = retry_state
         self._location: str | None = None
         self._offset = 0  # bytes that the registry has
         self._most = 0  # the most it ever had
@@ -175,7 +176,7 @@ class Upload:
         Whatever is wrong with asking for it, the upload will tell if it is wrong with that too.
         """
         try:
-            answer = self._transport.request("POST", path, scope=scope, body=b"", patience=self._patience.renewed())
+            answer = self._transport.request("POST", path, scope=scope, body=b"", retry_state=self._patience.renewed())
         except (Denied, NotFound, RegistryError) as error:
             if isinstance(error, RegistryError) and error.status in self._transport.retry.statuses:
                 raise
@@ -187,12 +188,12 @@ class Upload:
         return False
 
     def _begin(self) -> None:
-        patience = self._patience.renewed()
-        answer = self._transport.request("POST", self._path, scope=self._scope, body=b"", patience=patience)
+        retry_state = self._patience.renewed()
+        answer = self._transport.request("POST", self._path, scope=self._scope, body=b"", retry_state=retry_state)
         answer.discard(self._transport.limits.error)
         self._begun(answer, self._scope)
 
-    def _begun(self, answer: Answer, scope: str) -> None:
+    def _begun(self, answer: Response, scope: str) -> None:
         if answer.status != 202:
             message = f"{redact(answer.url)} answered {answer.status} where an upload was to begin"
             raise RegistryError(message, status=answer.status)
@@ -230,7 +231,7 @@ class Upload:
             reader.check_end()
             self._digest = reader.digest()
         rest = size - self._offset
-        body = _Part(self, self._offset, rest) if rest else b""
+        body = _SentChunk(self, self._offset, rest) if rest else b""
         if self._digest is not None and (not self._offset or rest < max(self._minimum, 1)):
             return self._put(self._digest, body, rest)
         self._patch(body, rest)
@@ -294,11 +295,11 @@ class Upload:
 
     def _ask(
         self, method: str, url: str, headers: dict[str, str], body: bytes | Body | None, also: Collection[int]
-    ) -> Answer:
+    ) -> Response:
         """Send a request once: what comes after a failure depends on what the registry has then."""
         once = self._patience.renewed(1)
         answer = self._transport.request(
-            method, url, scope=self._scope, headers=headers, body=body, also=also, patience=once
+            method, url, scope=self._scope, headers=headers, body=body, also=also, retry_state=once
         )
         answer.discard(self._transport.limits.error)
         return answer
@@ -333,8 +334,8 @@ class Upload:
 
     def _status(self) -> int:
         """Ask how many bytes the registry has."""
-        patience = self._patience.renewed()
-        answer = self._transport.request("GET", str(self._location), scope=self._scope, patience=patience)
+        retry_state = self._patience.renewed()
+        answer = self._transport.request("GET", str(self._location), scope=self._scope, retry_state=retry_state)
         answer.discard(self._transport.limits.error)
         self._moved(answer)
         told = self._told(answer)
@@ -343,12 +344,12 @@ class Upload:
             raise RegistryError(message, status=answer.status)
         return told
 
-    def _moved(self, answer: Answer) -> None:
+    def _moved(self, answer: Response) -> None:
         """Take over where the upload goes on, if the answer says so."""
         if answer.headers.get("Location"):
             self._location = self._transport.located(answer, self._scope)
 
-    def _told(self, answer: Answer) -> int | None:
+    def _told(self, answer: Response) -> int | None:
         """Return how many bytes an answer says the registry has; None if it does not say."""
         text = answer.headers.get("Range", "").strip()
         if not text:
@@ -409,7 +410,7 @@ class Upload:
 
     # End
 
-    def _is_done(self, answer: Answer, digest: Digest) -> bool:
+    def _is_done(self, answer: Response, digest: Digest) -> bool:
         """Whether an answer says that the registry has the blob, or it says so when it is asked.
 
         Raises:
@@ -426,11 +427,11 @@ class Upload:
         once = self._patience.renewed(1)
         with contextlib.suppress(DistError):
             self._transport.request(
-                "DELETE", location, scope=self._scope, deadline=Deadline(_FAREWELL), patience=once
+                "DELETE", location, scope=self._scope, deadline=Deadline(_FAREWELL), retry_state=once
             ).discard(self._transport.limits.error)
 
 
-def content_digest(answer: Answer) -> Digest | None:
+def content_digest(answer: Response) -> Digest | None:
     """Return the digest that a response names in ``Docker-Content-Digest``; None where it names none.
 
     Raises:
@@ -443,7 +444,7 @@ def content_digest(answer: Answer) -> Digest | None:
     return Digest.parse(named.pop()) if named else None
 
 
-def check_created(answer: Answer, digest: Digest) -> None:
+def check_created(answer: Response, digest: Digest) -> None:
     """Hold what a registry says it has now against what was sent.
 
     Names by other algorithms are passed over: there is nothing to hold them against.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from distsdk.model.digest import Digest
+    from distsdk.spec.digest import Digest
 
 #: Bytes of a record: three integers of at most 20 digits, and what is between them.
 _MAX_RECORD = 64

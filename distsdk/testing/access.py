@@ -141,7 +141,7 @@ class BearerAccess:
 
 
 @define
-class _Token:
+class _IssuedToken:
     grants: frozenset[tuple[str, str]]
     expires: float
     left: float
@@ -160,7 +160,7 @@ class TokenService:
         self.accounts = accounts
         self._lifetime = lifetime
         self._uses = float("inf") if uses is None else uses
-        self._tokens: dict[str, _Token] = {}
+        self._tokens: dict[str, _IssuedToken] = {}
         self._identities: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -237,7 +237,7 @@ class TokenService:
         )
         token = secrets.token_urlsafe(24)
         with self._lock:
-            self._tokens[token] = _Token(grants, time.monotonic() + self._lifetime, self._uses)
+            self._tokens[token] = _IssuedToken(grants, time.monotonic() + self._lifetime, self._uses)
         return token
 
     def refusal(self, authorization: str | None, scope: str) -> str | None:

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, quote, urlencode
 from attrs import define, field
 
 from distsdk.errors import InvalidDigest
-from distsdk.model import media
-from distsdk.model.digest import Digest
+from distsdk.spec import media_types as media
+from distsdk.spec.digest import Digest
 from distsdk.testing.access import Refused
 from distsdk.testing.exchange import Request, Response
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, evolve, frozen
 
-from distsdk.model import media
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.platform import Platform
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.platform import Platform
 from distsdk.testing.access import Access, Accounts, BasicAccess, BearerAccess, TokenService
 from distsdk.testing.api import NAME, TAG, Api, Repository, referrer
 from distsdk.testing.exchange import Connection, Exchange, Request, Response

@@ -22,7 +22,7 @@ A test module makes a remote over the content of the suite, and lists the suites
             return distsdk.connect("files.example/some/dir")
 
 `RemoteSuite` is for all. `ResolverSuite`, `TagListerSuite`, `CatalogSuite`, `ReferrerListerSuite`, `PushableSuite` and
-`DeletableSuite` belong to the protocols in `distsdk.remotes.base`; a test of `RemoteSuite` fails where a remote has
+`DeletableSuite` belong to the protocols in `distsdk.remotes.connect`; a test of `RemoteSuite` fails where a remote has
 such a power and its suite is not inherited. A remote that takes pushes has to be a new one for each test.
 
 It takes pytest and hypothesis. ``pytest.register_assert_rewrite("distsdk.testing.suite")`` in a ``conftest.py`` makes
@@ -47,7 +47,9 @@ from attrs import evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsdk.blob import CHUNK_SIZE, Blob
+from distsdk.content.blob import Blob
+from distsdk.content.protocols import Catalog, Deletable, Fetcher, Pushable, ReferrerLister, Resolver, TagLister
+from distsdk.content.source import CHUNK_SIZE
 from distsdk.errors import (
     DigestMismatch,
     DistError,
@@ -63,18 +65,18 @@ from distsdk.errors import (
     SizeMismatch,
     UnsupportedDocument,
 )
-from distsdk.model import media
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.image import Index, Manifest
-from distsdk.model.platform import Platform
-from distsdk.model.reference import Hint, Locator, Object
-from distsdk.remotes.base import Catalog, Deletable, Pushable, ReferrerLister, Remote, Resolver, TagLister
+from distsdk.remotes.remote import fetcher_of, require
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import Index, Manifest
+from distsdk.spec.platform import Platform
+from distsdk.spec.reference import Hint, Locator, Object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from distsdk.remotes.base import Source
+    from distsdk.content.protocols import UploadSource
 
 _UNKNOWN = Digest.of(b"what no remote of these suites has")
 
@@ -192,13 +194,13 @@ class _Suite:
         return SAMPLE
 
     @pytest.fixture
-    def remote(self) -> Remote:
+    def remote(self) -> Fetcher:
         """A remote over ``content``; each test class has its own."""
         message = "the test class needs a fixture `remote`, which returns a remote over the fixture `content`"
         raise NotImplementedError(message)
 
 
-def _bytes(remote: Remote, wanted: str | Object | Digest | Descriptor, *hints: str | Hint) -> bytes:
+def _bytes(remote: Fetcher, wanted: str | Object | Digest | Descriptor, *hints: str | Hint) -> bytes:
     """Fetch and read: what is wrong may be found out by either."""
     return remote.fetch(wanted, *hints).read()
 
@@ -206,21 +208,23 @@ def _bytes(remote: Remote, wanted: str | Object | Digest | Descriptor, *hints: s
 class RemoteSuite(_Suite):
     """What every remote does: `Remote.fetch`, and all that blobs promise."""
 
-    def test_it_is_a_remote(self, remote: Remote) -> None:
+    def test_it_is_a_remote(self, remote: Fetcher) -> None:
         """It has what the protocol asks for, and tells what it was made for."""
-        assert isinstance(remote, Remote)
+        assert isinstance(remote, Fetcher)
         assert isinstance(remote.locator, Locator)
         assert remote.locator == Locator.parse(str(remote.locator))
 
     @pytest.mark.parametrize("power", ["Resolver", "TagLister", "Catalog", "ReferrerLister", "Pushable", "Deletable"])
-    def test_each_power_is_tested(self, remote: Remote, power: str) -> None:
+    def test_each_power_is_tested(self, remote: Fetcher, power: str) -> None:
         """A remote with an optional power inherits the suite of that power, and no other."""
         protocol, suite = _POWERS[power]
-        assert isinstance(remote, protocol) == isinstance(self, suite), f"{suite.__name__} and {power} go together"
+        assert isinstance(fetcher_of(remote), protocol) == isinstance(self, suite), (
+            f"{suite.__name__} and {power} go together"
+        )
 
     # What is asked for
 
-    def test_a_tag_names_its_document(self, remote: Remote, content: Content) -> None:
+    def test_a_tag_names_its_document(self, remote: Fetcher, content: Content) -> None:
         """Bytes, digest, size and media type are those of the document."""
         for tag, digest in content.tags.items():
             blob = remote.fetch(tag)
@@ -229,7 +233,7 @@ class RemoteSuite(_Suite):
             assert content.descriptor(digest) == blob.descriptor
             assert digest == blob.digest
 
-    def test_a_digest_names_its_bytes(self, remote: Remote, content: Content) -> None:
+    def test_a_digest_names_its_bytes(self, remote: Fetcher, content: Content) -> None:
         """Documents and blobs, empty ones and those of every algorithm, come by their digest alone."""
         for digest, raw in content.objects.items():
             blob = remote.fetch(str(digest))
@@ -237,13 +241,13 @@ class RemoteSuite(_Suite):
             assert raw == blob.read()
             assert len(raw) == blob.size
 
-    def test_a_size_can_be_had_before_the_bytes(self, remote: Remote, content: Content) -> None:
+    def test_a_size_can_be_had_before_the_bytes(self, remote: Fetcher, content: Content) -> None:
         """`Blob.size` of an unread blob is right, and does not read it."""
         for digest, raw in content.objects.items():
             assert len(raw) == remote.fetch(digest).size
 
     @pytest.mark.parametrize("form", ["Digest", "Object", "Descriptor", "tag@digest"])
-    def test_a_digest_can_be_given_in_every_form(self, remote: Remote, content: Content, form: str) -> None:
+    def test_a_digest_can_be_given_in_every_form(self, remote: Fetcher, content: Content, form: str) -> None:
         """A value means what its text means; with a tag beside it, the digest counts."""
         tag = next(iter(content.tags))
         _, manifest = content.tagged(media.MANIFESTS)
@@ -258,12 +262,12 @@ class RemoteSuite(_Suite):
             assert manifest.digest == blob.digest
             assert content.objects[manifest.digest] == blob.read()
 
-    def test_a_tag_can_be_given_as_an_object(self, remote: Remote, content: Content) -> None:
+    def test_a_tag_can_be_given_as_an_object(self, remote: Fetcher, content: Content) -> None:
         """`Object` with a tag means what its text means."""
         tag, descriptor = content.tagged(media.MANIFESTS)
         assert descriptor == remote.fetch(Object(tag=tag, digest=None)).descriptor
 
-    def test_a_descriptor_tells_all_beforehand(self, remote: Remote, content: Content) -> None:
+    def test_a_descriptor_tells_all_beforehand(self, remote: Fetcher, content: Content) -> None:
         """A blob that was fetched by a descriptor has its size and its media type."""
         digest, raw = content.largest()
         wanted = Descriptor(media_type=media.OCI_LAYER_GZIP, digest=digest, size=len(raw))
@@ -272,23 +276,23 @@ class RemoteSuite(_Suite):
         assert raw == blob.read()
 
     @pytest.mark.parametrize("wanted", ["no-such-tag", str(_UNKNOWN), f"no-such-tag@{_UNKNOWN}"])
-    def test_what_is_not_there_is_not_found(self, remote: Remote, wanted: str) -> None:
+    def test_what_is_not_there_is_not_found(self, remote: Fetcher, wanted: str) -> None:
         """An unknown tag or digest is `NotFound`, by the time it is read."""
         with pytest.raises(NotFound):
             _bytes(remote, wanted)
 
-    def test_a_known_tag_does_not_stand_in_for_an_unknown_digest(self, remote: Remote, content: Content) -> None:
+    def test_a_known_tag_does_not_stand_in_for_an_unknown_digest(self, remote: Fetcher, content: Content) -> None:
         """``tag@digest`` is not found where the digest is not, whatever the tag names."""
         with pytest.raises(NotFound):
             _bytes(remote, f"{next(iter(content.tags))}@{_UNKNOWN}")
 
-    def test_what_is_not_there_has_no_size(self, remote: Remote) -> None:
+    def test_what_is_not_there_has_no_size(self, remote: Fetcher) -> None:
         """Asking an unread blob for its size finds out as well."""
         with pytest.raises(NotFound):
             _ = remote.fetch(_UNKNOWN).size
 
     @pytest.mark.parametrize("wanted", ["", "-x", ".x", "a b", "a/b", "../x", "x" * 129, "ä", "a\n", "@"])
-    def test_a_malformed_tag_is_refused(self, remote: Remote, wanted: str) -> None:
+    def test_a_malformed_tag_is_refused(self, remote: Fetcher, wanted: str) -> None:
         """What cannot be a tag is refused before anything is asked for."""
         with pytest.raises((InvalidReference, InvalidDigest)):
             remote.fetch(wanted)
@@ -308,14 +312,14 @@ class RemoteSuite(_Suite):
             "latest@sha256:abc",
         ],
     )
-    def test_a_malformed_digest_is_refused(self, remote: Remote, wanted: str) -> None:
+    def test_a_malformed_digest_is_refused(self, remote: Fetcher, wanted: str) -> None:
         """What cannot be a digest, or can never be verified, is refused before anything is asked for."""
         with pytest.raises(InvalidDigest):
             remote.fetch(wanted)
 
     # Hints
 
-    def test_hints_of_unknown_kinds_are_ignored(self, remote: Remote, content: Content) -> None:
+    def test_hints_of_unknown_kinds_are_ignored(self, remote: Fetcher, content: Content) -> None:
         """A hint is a help: one that a remote does not understand changes nothing."""
         tag, descriptor = content.tagged(media.MANIFESTS)
         digest, raw = content.largest()
@@ -327,14 +331,14 @@ class RemoteSuite(_Suite):
     @pytest.mark.parametrize(
         "hint", ["", "blue", ":blue", "size:", "size:many", "size:-1", "mediatype:json", "mediatype:", "platform:/"]
     )
-    def test_a_malformed_hint_is_refused(self, remote: Remote, content: Content, hint: str) -> None:
+    def test_a_malformed_hint_is_refused(self, remote: Fetcher, content: Content, hint: str) -> None:
         """A hint has a kind, and one of a known kind has a value of that kind."""
         for wanted in (next(iter(content.tags)), str(content.largest()[0])):
             with pytest.raises(InvalidHint):
                 remote.fetch(wanted, hint)
 
     @pytest.mark.parametrize("form", ["tag", "digest", "Descriptor"])
-    def test_a_media_type_that_is_right_helps(self, remote: Remote, content: Content, form: str) -> None:
+    def test_a_media_type_that_is_right_helps(self, remote: Fetcher, content: Content, form: str) -> None:
         """A document comes when its media type is among those hinted, in whatever order."""
         for tag, digest in content.tags.items():
             descriptor = content.descriptor(digest)
@@ -346,7 +350,7 @@ class RemoteSuite(_Suite):
                 assert content.objects[digest] == blob.read()
 
     @pytest.mark.parametrize("by_digest", [False, True])
-    def test_a_media_type_that_is_wrong_is_a_mismatch(self, remote: Remote, content: Content, by_digest: bool) -> None:
+    def test_a_media_type_that_is_wrong_is_a_mismatch(self, remote: Fetcher, content: Content, by_digest: bool) -> None:
         """The error has the type that is there, and says which hint would fetch it."""
         for tag, digest in content.tags.items():
             there = content.documents[digest][0]
@@ -357,13 +361,13 @@ class RemoteSuite(_Suite):
             assert hinted == caught.value.expected
             assert f"mediatype:{there}" in str(caught.value)
 
-    def test_a_descriptor_of_another_media_type_is_a_mismatch(self, remote: Remote, content: Content) -> None:
+    def test_a_descriptor_of_another_media_type_is_a_mismatch(self, remote: Fetcher, content: Content) -> None:
         """What refers to a manifest as an index is not believed."""
         _, manifest = content.tagged(media.MANIFESTS)
         with pytest.raises(MediaTypeMismatch):
             _bytes(remote, evolve(manifest, media_type=media.OCI_INDEX))
 
-    def test_a_size_that_is_right_helps(self, remote: Remote, content: Content) -> None:
+    def test_a_size_that_is_right_helps(self, remote: Fetcher, content: Content) -> None:
         """A hinted size is the blob's."""
         for digest, raw in content.objects.items():
             blob = remote.fetch(digest, f"size:{len(raw)}")
@@ -371,7 +375,7 @@ class RemoteSuite(_Suite):
             assert raw == blob.read()
 
     @pytest.mark.parametrize("by", [-1, 1, 1000])
-    def test_a_size_that_is_wrong_is_a_mismatch(self, remote: Remote, content: Content, by: int) -> None:
+    def test_a_size_that_is_wrong_is_a_mismatch(self, remote: Fetcher, content: Content, by: int) -> None:
         """Neither a hint nor a descriptor makes bytes of another number pass, be they more or fewer."""
         for digest, raw in content.objects.items():
             wrong = len(raw) + by
@@ -383,13 +387,13 @@ class RemoteSuite(_Suite):
             with pytest.raises(SizeMismatch):
                 _bytes(remote, evolve(content.descriptor(digest), size=wrong))
 
-    def test_a_size_that_is_wrong_is_a_mismatch_for_a_tag(self, remote: Remote, content: Content) -> None:
+    def test_a_size_that_is_wrong_is_a_mismatch_for_a_tag(self, remote: Fetcher, content: Content) -> None:
         """A hint about what a tag names counts too."""
         for tag, digest in content.tags.items():
             with pytest.raises(SizeMismatch):
                 _bytes(remote, tag, f"size:{content.descriptor(digest).size + 1}")
 
-    def test_a_platform_leads_to_the_child(self, remote: Remote, content: Content) -> None:
+    def test_a_platform_leads_to_the_child(self, remote: Fetcher, content: Content) -> None:
         """Of an index, by tag or digest, the child for the hinted platform comes."""
         for tag, index in content.indexes():
             assert index.platforms, "the content needs an index with platforms"
@@ -400,7 +404,7 @@ class RemoteSuite(_Suite):
                     assert child == blob.descriptor
                     assert content.objects[child.digest] == blob.read()
 
-    def test_a_platform_and_a_media_type_go_together(self, remote: Remote, content: Content) -> None:
+    def test_a_platform_and_a_media_type_go_together(self, remote: Fetcher, content: Content) -> None:
         """The hinted media types are those of the child; the index on the way need not be among them."""
         for tag, index in content.indexes():
             child = content.descriptor(index.select(index.platforms[0]).digest)
@@ -410,7 +414,7 @@ class RemoteSuite(_Suite):
             with pytest.raises(MediaTypeMismatch):
                 _bytes(remote, tag, f"mediatype:{other}", platform)
 
-    def test_a_platform_that_is_missing_is_an_error(self, remote: Remote, content: Content) -> None:
+    def test_a_platform_that_is_missing_is_an_error(self, remote: Fetcher, content: Content) -> None:
         """Nothing is chosen in its place; the error lists what there is."""
         for tag, index in content.indexes():
             with pytest.raises(PlatformNotFound) as caught:
@@ -418,41 +422,41 @@ class RemoteSuite(_Suite):
             assert "plan9/mips" == caught.value.platform
             assert set(map(str, index.platforms)) == set(caught.value.available)
 
-    def test_a_platform_means_nothing_for_a_manifest(self, remote: Remote, content: Content) -> None:
+    def test_a_platform_means_nothing_for_a_manifest(self, remote: Fetcher, content: Content) -> None:
         """A manifest for one platform is its own child."""
         tag, descriptor = content.tagged(media.MANIFESTS)
         assert descriptor == remote.fetch(tag, "platform:linux/amd64").descriptor
 
     # Whole reads
 
-    def test_a_blob_can_be_read_again(self, remote: Remote, content: Content) -> None:
+    def test_a_blob_can_be_read_again(self, remote: Fetcher, content: Content) -> None:
         """Each read gives all of it, by the same blob and by another."""
         digest, raw = content.largest()
         blob = remote.fetch(digest)
         assert raw == blob.read() == blob.read() == _bytes(remote, digest)
 
-    def test_a_document_is_text_and_json(self, remote: Remote, content: Content) -> None:
+    def test_a_document_is_text_and_json(self, remote: Fetcher, content: Content) -> None:
         """`Blob.text` and `Blob.json` are what Python makes of the bytes."""
         for tag, digest in content.tags.items():
             raw = content.objects[digest]
             assert raw.decode() == remote.fetch(tag).text() == remote.fetch(digest).text()
             assert json.loads(raw) == remote.fetch(tag).json() == remote.fetch(digest).json()
 
-    def test_a_stream_has_chunks_of_bounded_size(self, remote: Remote, content: Content) -> None:
+    def test_a_stream_has_chunks_of_bounded_size(self, remote: Fetcher, content: Content) -> None:
         """Chunks are not empty, not larger than promised, and together the bytes."""
         for digest, raw in content.objects.items():
             chunks = list(remote.fetch(digest).stream())
             assert all(0 < len(chunk) <= CHUNK_SIZE for chunk in chunks)
             assert raw == b"".join(chunks)
 
-    def test_a_read_is_bounded(self, remote: Remote, content: Content) -> None:
+    def test_a_read_is_bounded(self, remote: Fetcher, content: Content) -> None:
         """A blob of more bytes than the limit is refused, one of just as many is not."""
         digest, raw = content.largest()
         assert raw == remote.fetch(digest).read(limit=len(raw))
         with pytest.raises(LimitExceeded):
             remote.fetch(digest).read(limit=len(raw) - 1)
 
-    def test_a_blob_can_be_saved(self, remote: Remote, content: Content, tmp_path: Path) -> None:
+    def test_a_blob_can_be_saved(self, remote: Fetcher, content: Content, tmp_path: Path) -> None:
         """The file has the bytes, and nothing lies beside it."""
         digest, raw = content.largest()
         folder = tmp_path / "saved"
@@ -463,7 +467,7 @@ class RemoteSuite(_Suite):
 
     # Partial reads
 
-    def test_an_abandoned_read_leaves_the_remote_usable(self, remote: Remote, content: Content) -> None:
+    def test_an_abandoned_read_leaves_the_remote_usable(self, remote: Fetcher, content: Content) -> None:
         """Streams and readers may be given up in the middle, many of them, closed or not."""
         digest, raw = content.largest()
         for _ in range(10):
@@ -475,7 +479,7 @@ class RemoteSuite(_Suite):
             reader.close()
         assert raw == _bytes(remote, digest)
 
-    def test_readers_that_are_half_read_do_not_wait_for_each_other(self, remote: Remote, content: Content) -> None:
+    def test_readers_that_are_half_read_do_not_wait_for_each_other(self, remote: Fetcher, content: Content) -> None:
         """With forty readers open at once, each goes on where it was."""
         digest, raw = content.largest()
         with ExitStack() as stack:
@@ -483,7 +487,7 @@ class RemoteSuite(_Suite):
             assert all(reader.read(100_000) == raw[:100_000] for reader in readers)
             assert all(reader.read() == raw[100_000:] for reader in reversed(readers))
 
-    def test_an_unread_blob_holds_nothing_open(self, remote: Remote, content: Content) -> None:
+    def test_an_unread_blob_holds_nothing_open(self, remote: Fetcher, content: Content) -> None:
         """Fetching by digest, and opening, takes no connection and no file."""
         digest, raw = content.largest()
         assert raw == _bytes(remote, digest)
@@ -496,7 +500,7 @@ class RemoteSuite(_Suite):
         assert len(list(open_files.iterdir())) <= before
         assert 50 == len(readers)
 
-    def test_a_reader_is_like_a_file(self, remote: Remote, content: Content) -> None:
+    def test_a_reader_is_like_a_file(self, remote: Fetcher, content: Content) -> None:
         """Whatever is read and sought, the answers are those of `io.BytesIO` over the same bytes."""
         digest, raw = content.largest()
         blob = remote.fetch(digest)
@@ -512,7 +516,7 @@ class RemoteSuite(_Suite):
 
         check()
 
-    def test_a_reader_ends_where_the_bytes_end(self, remote: Remote, content: Content) -> None:
+    def test_a_reader_ends_where_the_bytes_end(self, remote: Fetcher, content: Content) -> None:
         """At the end and beyond it there is nothing to read, and no error; before the start there is nothing at all."""
         for digest, raw in content.objects.items():
             with remote.fetch(digest).open() as reader:
@@ -523,7 +527,7 @@ class RemoteSuite(_Suite):
                 with pytest.raises(ValueError, match="negative"):
                     reader.seek(-1)
 
-    def test_a_closed_reader_reads_no_more(self, remote: Remote, content: Content) -> None:
+    def test_a_closed_reader_reads_no_more(self, remote: Fetcher, content: Content) -> None:
         """Reading from it, or asking where it is, is a ValueError as for every file; closing it again is none."""
         reader = remote.fetch(content.largest()[0]).open()
         reader.close()
@@ -532,7 +536,7 @@ class RemoteSuite(_Suite):
             with pytest.raises(ValueError, match="closed"):
                 method()
 
-    def test_a_reader_gives_lines(self, remote: Remote, content: Content) -> None:
+    def test_a_reader_gives_lines(self, remote: Fetcher, content: Content) -> None:
         """Iterating over a reader gives lines, also through `io.TextIOWrapper`."""
         _, descriptor = content.tagged(media.DOCUMENTS)
         raw = content.objects[descriptor.digest]
@@ -545,7 +549,7 @@ class RemoteSuite(_Suite):
     @pytest.mark.parametrize("strict", [False, True])
     def test_a_reader_verifies_what_is_read_from_front_to_back(
         self,
-        remote: Remote,
+        remote: Fetcher,
         content: Content,
         strict: bool,
     ) -> None:
@@ -556,7 +560,7 @@ class RemoteSuite(_Suite):
                 assert raw == b"".join(parts)
                 assert "verified" == reader.trust
 
-    def test_a_partial_read_says_what_it_is(self, remote: Remote, content: Content) -> None:
+    def test_a_partial_read_says_what_it_is(self, remote: Fetcher, content: Content) -> None:
         """Bytes from the middle of a blob are not verified, and do not claim to be."""
         digest, raw = content.largest()
         with remote.fetch(digest).open() as reader:
@@ -566,14 +570,14 @@ class RemoteSuite(_Suite):
 
     # Sharing
 
-    def test_threads_may_share_a_remote(self, remote: Remote, content: Content) -> None:
+    def test_threads_may_share_a_remote(self, remote: Fetcher, content: Content) -> None:
         """Eight threads that fetch and read at once each get their bytes."""
         wanted = list(content.objects.items()) * 4
         with ThreadPoolExecutor(8) as pool:
             got = list(pool.map(lambda item: _bytes(remote, item[0]), wanted))
         assert [raw for _, raw in wanted] == got
 
-    def test_threads_may_share_a_blob(self, remote: Remote, content: Content) -> None:
+    def test_threads_may_share_a_blob(self, remote: Fetcher, content: Content) -> None:
         """Eight threads that read one blob, whole or in parts, do not disturb each other."""
         digest, raw = content.largest()
         blob = remote.fetch(digest)
@@ -588,15 +592,15 @@ class RemoteSuite(_Suite):
         with ThreadPoolExecutor(8) as pool:
             assert [raw] * 16 == list(pool.map(read, range(16)))
 
-    def test_a_remote_can_be_pickled(self, remote: Remote, content: Content) -> None:
+    def test_a_remote_can_be_pickled(self, remote: Fetcher, content: Content) -> None:
         """The copy is of the same locator and fetches the same, also after the original was used."""
         digest, raw = content.largest()
         assert raw == _bytes(remote, digest)
-        copy: Remote = pickle.loads(pickle.dumps(remote))  # noqa: S301 - our own bytes
+        copy: Fetcher = pickle.loads(pickle.dumps(remote))  # noqa: S301 - our own bytes
         assert remote.locator == copy.locator
         assert raw == _bytes(copy, digest)
 
-    def test_a_blob_can_be_pickled(self, remote: Remote, content: Content) -> None:
+    def test_a_blob_can_be_pickled(self, remote: Fetcher, content: Content) -> None:
         """The copy reads the same, whether the original was read or not; the bytes are not part of a lazy one."""
         digest, raw = content.largest()
         blob = remote.fetch(digest)
@@ -609,8 +613,8 @@ class RemoteSuite(_Suite):
         document: Blob = pickle.loads(pickle.dumps(remote.fetch(descriptor)))  # noqa: S301 - our own bytes
         assert descriptor == document.descriptor
 
-    def test_reprs_are_one_line(self, remote: Remote, content: Content) -> None:
-        """Remote, blob and reader show themselves in a line, without finding out anything for it."""
+    def test_reprs_are_one_line(self, remote: Fetcher, content: Content) -> None:
+        """Fetcher, blob and reader show themselves in a line, without finding out anything for it."""
         digest, _ = content.largest()
         blob = remote.fetch(_UNKNOWN)  # finding out would fail
         reader = remote.fetch(digest).open()
@@ -625,10 +629,9 @@ class ResolverSuite(_Suite):
     """What a remote does that is a `Resolver`."""
 
     @pytest.fixture
-    def resolver(self, remote: Remote) -> Resolver:
+    def resolver(self, remote: Fetcher) -> Resolver:
         """The remote under test."""
-        assert isinstance(remote, Resolver)
-        return remote
+        return require(remote, Resolver)
 
     def test_a_tag_resolves(self, resolver: Resolver, content: Content) -> None:
         """Media type, digest and size are those of the document."""
@@ -644,7 +647,7 @@ class ResolverSuite(_Suite):
             if digest in content.documents:
                 assert content.descriptor(digest) == got
 
-    def test_what_resolves_can_be_fetched(self, remote: Remote, resolver: Resolver, content: Content) -> None:
+    def test_what_resolves_can_be_fetched(self, remote: Fetcher, resolver: Resolver, content: Content) -> None:
         """The descriptor of a tag fetches what the tag names."""
         for tag, digest in content.tags.items():
             assert content.objects[digest] == _bytes(remote, resolver.resolve(tag))
@@ -696,10 +699,9 @@ class TagListerSuite(_Suite):
     """What a remote does that is a `TagLister`."""
 
     @pytest.fixture
-    def lister(self, remote: Remote) -> TagLister:
+    def lister(self, remote: Fetcher) -> TagLister:
         """The remote under test."""
-        assert isinstance(remote, TagLister)
-        return remote
+        return require(remote, TagLister)
 
     def test_all_tags_are_listed_once(self, lister: TagLister, content: Content) -> None:
         """Every tag is there, and no other."""
@@ -712,7 +714,7 @@ class TagListerSuite(_Suite):
         assert list(tags) == list(tags)
         assert len(content.tags) == len(list(tags))
 
-    def test_every_tag_can_be_fetched(self, remote: Remote, lister: TagLister, content: Content) -> None:
+    def test_every_tag_can_be_fetched(self, remote: Fetcher, lister: TagLister, content: Content) -> None:
         """What is listed is there."""
         assert dict(content.tags) == {tag: remote.fetch(tag).digest for tag in lister.tags()}
 
@@ -726,27 +728,24 @@ class CatalogSuite(_Suite):
         message = "the test class needs a fixture `repositories`, which returns the paths of all there are"
         raise NotImplementedError(message)
 
-    def test_all_repositories_are_listed_once(self, remote: Remote, repositories: Collection[str]) -> None:
+    def test_all_repositories_are_listed_once(self, remote: Fetcher, repositories: Collection[str]) -> None:
         """Every repository is there, and no other; each iteration starts over."""
-        assert isinstance(remote, Catalog)
-        catalog = remote.catalog()
+        catalog = require(remote, Catalog).catalog()
         assert next(iter(catalog)) in repositories
         assert sorted(repositories) == sorted(catalog) == sorted(catalog)
 
-    def test_the_remotes_own_repository_is_listed(self, remote: Remote) -> None:
+    def test_the_remotes_own_repository_is_listed(self, remote: Fetcher) -> None:
         """What the remote was made for is one of them."""
-        assert isinstance(remote, Catalog)
-        assert remote.locator.path in list(remote.catalog())
+        assert remote.locator.path in list(require(remote, Catalog).catalog())
 
 
 class ReferrerListerSuite(_Suite):
     """What a remote does that is a `ReferrerLister`."""
 
     @pytest.fixture
-    def referrer_lister(self, remote: Remote) -> ReferrerLister:
+    def referrer_lister(self, remote: Fetcher) -> ReferrerLister:
         """The remote under test."""
-        assert isinstance(remote, ReferrerLister)
-        return remote
+        return require(remote, ReferrerLister)
 
     def test_all_that_refers_to_a_document_is_listed(self, referrer_lister: ReferrerLister, content: Content) -> None:
         """Each referrer once, with its type and its annotations; in every form of the digest, and again."""
@@ -786,21 +785,20 @@ class PushableSuite(_Suite):
     """What a remote does that is `Pushable`. The fixture ``remote`` makes a new one, with content of its own."""
 
     @pytest.fixture
-    def pushable(self, remote: Remote) -> Pushable:
+    def pushable(self, remote: Fetcher) -> Pushable:
         """The remote under test."""
-        assert isinstance(remote, Pushable)
-        return remote
+        return require(remote, Pushable)
 
     @pytest.mark.parametrize("size", [0, 1, 100_003, CHUNK_SIZE + 1])
     @pytest.mark.parametrize("form", ["bytes", "path", "file", "pipe", "pieces", "blob"])
     def test_a_blob_can_be_pushed_from_anything(
-        self, remote: Remote, pushable: Pushable, tmp_path: Path, form: str, size: int
+        self, remote: Fetcher, pushable: Pushable, tmp_path: Path, form: str, size: int
     ) -> None:
         """Whatever the bytes come from, they are there afterwards, under their digest."""
         raw = random.Random(size).randbytes(size)  # noqa: S311 - bytes, the same each time
         counts: list[int] = []
         with _source(form, raw, tmp_path) as source:
-            pushed = pushable.push_blob(source, media_type=media.OCI_LAYER, at=counts.append)
+            pushed = pushable.push_blob(source, media_type=media.OCI_LAYER, on_progress=counts.append)
         assert Descriptor(media.OCI_LAYER, Digest.of(raw), size) == pushed
         assert raw == remote.fetch(pushed.digest).read()
         assert pushable.has(pushed)
@@ -810,7 +808,7 @@ class PushableSuite(_Suite):
     @pytest.mark.parametrize("form", ["bytes", "path", "file", "pipe", "pieces"])
     @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
     def test_what_a_blob_has_to_be_is_what_it_is(
-        self, remote: Remote, pushable: Pushable, tmp_path: Path, form: str, algorithm: str
+        self, remote: Fetcher, pushable: Pushable, tmp_path: Path, form: str, algorithm: str
     ) -> None:
         """With a descriptor, the blob has that digest, and the descriptor is what is returned."""
         raw = random.Random(form).randbytes(70_001)  # noqa: S311 - as above
@@ -838,7 +836,9 @@ class PushableSuite(_Suite):
         digest, raw = content.largest()
         counts: list[int] = []
         wanted = Descriptor(media.OCI_LAYER, digest, len(raw))
-        assert wanted == pushable.push_blob(map(pytest.fail, ["it is read"]), descriptor=wanted, at=counts.append)
+        assert wanted == pushable.push_blob(
+            map(pytest.fail, ["it is read"]), descriptor=wanted, on_progress=counts.append
+        )
         assert [len(raw)] == counts
 
     def test_what_the_source_raises_is_raised(self, pushable: Pushable) -> None:
@@ -861,7 +861,7 @@ class PushableSuite(_Suite):
             with pytest.raises(TypeError, match="bytes"):
                 pushable.push_blob(source)  # type: ignore[arg-type] # that is the point
 
-    def test_a_document_can_be_pushed(self, remote: Remote, pushable: Pushable) -> None:
+    def test_a_document_can_be_pushed(self, remote: Fetcher, pushable: Pushable) -> None:
         """Byte for byte, found by its digest and by its tag, which moves."""
         tags = []
         for note in ("one", "two"):
@@ -874,7 +874,7 @@ class PushableSuite(_Suite):
         assert tags[0] != tags[1]
         assert tags[0] == remote.fetch(tags[0], f"mediatype:{media.OCI_MANIFEST}").digest
 
-    def test_a_document_can_be_pushed_without_a_name(self, remote: Remote, pushable: Pushable) -> None:
+    def test_a_document_can_be_pushed_without_a_name(self, remote: Fetcher, pushable: Pushable) -> None:
         """By its digest alone, as the children of an index are; then the index."""
         raw, media_type = _artifact(pushable, "child")
         child = pushable.push_document(raw, media_type)
@@ -896,7 +896,7 @@ class PushableSuite(_Suite):
         ],
     )
     def test_what_is_no_document_is_not_pushed(
-        self, remote: Remote, pushable: Pushable, raw: bytes, media_type: str, error: type[DistError]
+        self, remote: Fetcher, pushable: Pushable, raw: bytes, media_type: str, error: type[DistError]
     ) -> None:
         """What nobody could read afterwards is refused before anything is sent."""
         with pytest.raises(error):
@@ -921,7 +921,7 @@ class PushableSuite(_Suite):
         with pytest.raises(SizeMismatch):
             pushable.has(Descriptor(media.OCTET_STREAM, digest, len(raw) + 1))
 
-    def test_threads_may_push_at_once(self, remote: Remote, pushable: Pushable) -> None:
+    def test_threads_may_push_at_once(self, remote: Fetcher, pushable: Pushable) -> None:
         """Blobs, also the same one, and documents."""
 
         def push(number: int) -> Descriptor:
@@ -936,28 +936,28 @@ class PushableSuite(_Suite):
         assert b"the same" == remote.fetch(Digest.of(b"the same")).read()
         assert all(b"%d" % n * 1000 == remote.fetch(Digest.of(b"%d" % n * 1000)).read() for n in range(16))
 
-    def test_a_pushed_subject_has_a_referrer(self, remote: Remote, pushable: Pushable) -> None:
+    def test_a_pushed_subject_has_a_referrer(self, remote: Fetcher, pushable: Pushable) -> None:
         """What is pushed with a ``subject`` is listed by who lists referrers, once, with its type and annotations."""
         raw, media_type = _artifact(pushable, "subject")
         subject = pushable.push_document(raw, media_type, tag="subject")
         signature, media_type = _artifact(pushable, "signature", subject)
         pushed = pushable.push_document(signature, media_type)
         pushable.push_document(signature, media_type)
-        if isinstance(remote, ReferrerLister):
+        fetcher = fetcher_of(remote)
+        if isinstance(fetcher, ReferrerLister):
             expected = evolve(pushed, artifact_type="application/x-note", annotations={"note": "signature"})
-            assert [expected] == list(remote.referrers(subject))
+            assert [expected] == list(fetcher.referrers(subject))
 
 
 class DeletableSuite(_Suite):
     """What a remote does that is `Deletable`. The fixture ``remote`` makes a new one, with content of its own."""
 
     @pytest.fixture
-    def deletable(self, remote: Remote) -> Deletable:
+    def deletable(self, remote: Fetcher) -> Deletable:
         """The remote under test."""
-        assert isinstance(remote, Deletable)
-        return remote
+        return require(remote, Deletable)
 
-    def test_a_tag_can_be_removed(self, remote: Remote, deletable: Deletable, content: Content) -> None:
+    def test_a_tag_can_be_removed(self, remote: Fetcher, deletable: Deletable, content: Content) -> None:
         """The document stays, by its digest."""
         tag, descriptor = content.tagged(media.MANIFESTS)
         deletable.delete(tag)
@@ -965,7 +965,7 @@ class DeletableSuite(_Suite):
             _bytes(remote, tag)
         assert content.objects[descriptor.digest] == _bytes(remote, descriptor)
 
-    def test_what_has_a_digest_can_be_removed(self, remote: Remote, deletable: Deletable, content: Content) -> None:
+    def test_what_has_a_digest_can_be_removed(self, remote: Fetcher, deletable: Deletable, content: Content) -> None:
         """A manifest goes with its tags, and so does a blob."""
         tag, descriptor = content.tagged(media.MANIFESTS)
         largest, _ = content.largest()
@@ -976,7 +976,7 @@ class DeletableSuite(_Suite):
                 _bytes(remote, gone)
 
     @pytest.mark.parametrize("wanted", ["no-such-tag", str(_UNKNOWN), f"latest@{_UNKNOWN}"])
-    def test_what_is_not_there_cannot_be_removed(self, remote: Remote, deletable: Deletable, wanted: str) -> None:
+    def test_what_is_not_there_cannot_be_removed(self, remote: Fetcher, deletable: Deletable, wanted: str) -> None:
         """It is `NotFound`, and nothing else is removed in its place."""
         with pytest.raises(NotFound):
             deletable.delete(wanted)
@@ -984,7 +984,7 @@ class DeletableSuite(_Suite):
 
 
 @contextmanager
-def _source(form: str, raw: bytes, folder: Path) -> Iterator[Source]:
+def _source(form: str, raw: bytes, folder: Path) -> Iterator[UploadSource]:
     """Yield bytes in one of the forms that they are pushed in."""
     path = folder / "source"
     path.write_bytes(raw)
@@ -994,7 +994,7 @@ def _source(form: str, raw: bytes, folder: Path) -> Iterator[Source]:
     elif form == "pipe":
         yield _Pipe(raw)
     else:
-        forms: dict[str, Source] = {
+        forms: dict[str, UploadSource] = {
             "bytes": raw,
             "path": path,
             "pieces": (raw[start : start + 65_537] for start in range(0, len(raw), 65_537)),

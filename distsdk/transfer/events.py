@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from distsdk.blob import progress_bar
-from distsdk.model.shown import Shown
-from distsdk.model.wording import counted, human_size
+from distsdk._progress import progress_bar
+from distsdk._repr import Displayed
+from distsdk._text import counted, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from distsdk.model.descriptor import Descriptor
-    from distsdk.model.digest import Digest
+    from distsdk.spec.descriptor import Descriptor
+    from distsdk.spec.digest import Digest
 
 
 @frozen
-class Step(Shown):
+class Step(Displayed):
     """A document or blob that a transfer is about.
 
     Attributes:
@@ -37,7 +37,7 @@ class Step(Shown):
 
 
 @frozen(repr=False)
-class Plan(Shown):
+class Plan(Displayed):
     """What a pull, a push or a copy will do.
 
     Attributes:

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import evolve
 
 from distsdk.errors import LimitExceeded, SizeMismatch
-from distsdk.model.choice import MAX_DEPTH, Children, Meanings
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.image import Index, Manifest, load_json
-from distsdk.model.media import DEFAULT_ACCEPT, DOCUMENTS
-from distsdk.model.reference import Hint
+from distsdk.spec.choice import MAX_DEPTH, Children, Meanings
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.documents import Index, Manifest
+from distsdk.spec.media_types import DEFAULT_ACCEPT, DOCUMENTS
+from distsdk.spec.reference import Hint
+from distsdk.spec.strict_json import load_json
 
 if TYPE_CHECKING:
-    from distsdk.blob import Blob
-    from distsdk.model.digest import Digest
-    from distsdk.model.platform import Platform
-    from distsdk.model.reference import Object, Reference
+    from distsdk.content.blob import Blob
+    from distsdk.spec.digest import Digest
+    from distsdk.spec.platform import Platform
+    from distsdk.spec.reference import Object, Reference
 
 #: Manifests and indexes of one image, and bytes of all of them.
 MAX_DOCUMENTS = 1_000

@@ -15,7 +15,8 @@ from urllib.parse import urlencode, urlsplit
 
 from attrs import field, frozen
 
-from distsdk.errors import Denied, MalformedDocument, NotFound, RegistryError, hide, redact
+from distsdk._secrets import hide, redact
+from distsdk.errors import Denied, MalformedDocument, NotFound, RegistryError
 from distsdk.transport.origin import Origin, follow
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 @frozen
-class Challenge:
+class AuthChallenge:
     """One challenge of a ``WWW-Authenticate`` header (RFC 9110 section 11.6.1).
 
     Attributes:
@@ -58,12 +59,12 @@ class Challenge:
     params: dict[str, str] = field(hash=False)
 
 
-def parse_challenges(header: str) -> list[Challenge]:
+def parse_challenges(header: str) -> list[AuthChallenge]:
     """Read the challenges of one or several joined ``WWW-Authenticate`` headers; reading stops at what is none."""
     return list(_challenges(header))
 
 
-def _challenges(header: str) -> Iterator[Challenge]:
+def _challenges(header: str) -> Iterator[AuthChallenge]:
     position = 0
     while scheme := _SCHEME.match(header, position):
         position = scheme.end()
@@ -74,7 +75,7 @@ def _challenges(header: str) -> Iterator[Challenge]:
             position = param.end()
             name, quoted, plain = param.groups()
             params.setdefault(name.lower(), plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
-        yield Challenge(scheme[1].lower(), params)
+        yield AuthChallenge(scheme[1].lower(), params)
 
 
 @frozen
@@ -224,7 +225,7 @@ class Tokens:
                 hide(*secrets, login.registry_token, *(header.removeprefix("Basic ") for header in headers))
         return self._login
 
-    def _answer_basic(self, challenges: list[Challenge], rejected: str | None) -> str:
+    def _answer_basic(self, challenges: list[AuthChallenge], rejected: str | None) -> str:
         """Meet a challenge that asks for user and password (RFC 7617)."""
         asked = ", ".join(sorted({c.scheme for c in challenges})) or "none it names"
         login = self._own_login() if any(c.scheme == "basic" for c in challenges) else None
@@ -269,7 +270,7 @@ class Tokens:
             identity = json.loads(body).get("refresh_token")
             return f"Bearer {token}", identity if isinstance(identity, str) else ""
 
-    def _grant(self, bearer: Challenge, scope: str) -> Grant:
+    def _grant(self, bearer: AuthChallenge, scope: str) -> Grant:
         """Return what a token has to be good for: the challenge's scopes and those of the request."""
         realm = follow(str(self._origin), bearer.params["realm"], what="names as its token service", relative=False)
         scopes = merge_scopes(*scope.split(), *bearer.params.get("scope", "").split())

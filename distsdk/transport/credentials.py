@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from attrs import define, evolve, field, frozen
 
-from distsdk.errors import InvalidConfig, MalformedDocument, printable
-from distsdk.model.fields import as_object, optional_object, optional_text
-from distsdk.model.image import load_json
-from distsdk.model.shown import Shown
-from distsdk.model.wording import quoted, shortened
+from distsdk._repr import Displayed
+from distsdk._text import printable, quoted, shortened
+from distsdk.errors import InvalidConfig, MalformedDocument
+from distsdk.spec.strict_json import as_object, load_json, optional_object, optional_text
 
 if TYPE_CHECKING:
     import subprocess
@@ -472,7 +471,7 @@ def _run(program: str, action: str, text: str) -> tuple[int, bytes, bytes]:
     )
     question, *pipes = (cast("IO[bytes]", pipe) for pipe in (process.stdin, process.stdout, process.stderr))
     try:
-        answer, complaint = map(_Reader, pipes, (HELPER_LIMIT + 1, _STDERR_LIMIT))
+        answer, complaint = map(_PipeReader, pipes, (HELPER_LIMIT + 1, _STDERR_LIMIT))
         with contextlib.suppress(BrokenPipeError), question:  # it need not read what it is asked
             question.write(text.encode())
         status = process.wait(HELPER_TIMEOUT)
@@ -494,7 +493,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-class _Reader:
+class _PipeReader:
     """Reads a pipe to its end in a thread of its own, and keeps the beginning."""
 
     def __init__(self, pipe: IO[bytes], limit: int) -> None:
@@ -601,7 +600,7 @@ def _ask(helper: str, host: str, known: _Known, *, where: str) -> Login | None:
 
 
 @frozen(init=False, repr=False)
-class Credentials(Shown):
+class Credentials(Displayed):
     """Where a registry's login comes from; nothing is looked up before a registry asks for one.
 
     Without arguments to `connect`, that is `from_environment`. Otherwise say which login it is, in one of these ways::

@@ -19,10 +19,10 @@ from distsdk.errors import (
     SizeMismatch,
     Unreachable,
 )
-from distsdk.transport.http import Transport
+from distsdk.transport.client import Transport
 from distsdk.transport.origin import Origin
 from distsdk.transport.pool import SHARED, HostPools
-from distsdk.transport.retry import Patience
+from distsdk.transport.retry import RetryState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     import requests
 
     from distsdk.transport.credentials import Credentials, Login
-    from distsdk.transport.hosts import Endpoint, Hosts, Plan
-    from distsdk.transport.http import Limits, RateLimit, Timeouts
+    from distsdk.transport.hosts import Endpoint, EndpointPlan, Hosts
+    from distsdk.transport.response import RateLimitStatus
     from distsdk.transport.retry import Retry
+    from distsdk.transport.settings import Limits, Timeouts
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ class Endpoints:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: EndpointPlan,
         repository: str,
         *,
         credentials: Credentials,
@@ -112,7 +113,7 @@ class Endpoints:
         return _plan_again, (self.plan.host, self._repository, *policies)
 
     @property
-    def rate_limit(self) -> RateLimit | None:
+    def rate_limit(self) -> RateLimitStatus | None:
         """What the registry last said of its limits."""
         return next((t.rate_limit for t in reversed(self._transports) if t.rate_limit), None)
 
@@ -129,14 +130,16 @@ class Endpoints:
             self.rest(transport)
         return bool(wrong)
 
-    def first(self, capability: str, ask: Callable[[Transport, Patience], T], patience: Patience | None = None) -> T:
+    def first(
+        self, capability: str, ask: Callable[[Transport, RetryState], T], retry_state: RetryState | None = None
+    ) -> T:
         """Return what the first endpoint that has it gives.
 
         Args:
             capability: What the endpoint has to be trusted with: ``pull`` for what goes by its digest, ``resolve`` for
                 what goes by a name.
             ask: Asks one endpoint.
-            patience: The attempts there are at the last endpoint; at those before it there is one.
+            retry_state: The attempts there are at the last endpoint; at those before it there is one.
 
         Raises:
             InvalidConfig: No endpoint is trusted with it.
@@ -147,7 +150,7 @@ class Endpoints:
             if self._resting.get(transport, 0) > time.monotonic():
                 continue
             try:
-                result = ask(transport, Patience(evolve(self.retry, attempts=1)))
+                result = ask(transport, RetryState(evolve(self.retry, attempts=1)))
             except (*_WRONG, *_GONE, Denied, NotFound, RateLimited, RegistryError) as error:
                 if isinstance(error, (*_WRONG, *_GONE)):
                     self.rest(transport)
@@ -155,7 +158,7 @@ class Endpoints:
             else:
                 _log.info("served by %s", transport.origin)
                 return result
-        return ask(last, patience or Patience(self.retry))
+        return ask(last, retry_state or RetryState(self.retry))
 
     def one(self, capability: str) -> Transport:
         """Return the first endpoint that is trusted with something: what is changed there is to be seen there.
@@ -198,7 +201,9 @@ def _plan_again(  # noqa: PLR0917 - as pickled
     )
 
 
-def _login(credentials: Credentials, endpoint: Endpoint, plan: Plan, repository: str) -> Callable[[], Login | None]:
+def _login(
+    credentials: Credentials, endpoint: Endpoint, plan: EndpointPlan, repository: str
+) -> Callable[[], Login | None]:
     """Return what looks up the login of an endpoint: the host's own, or that of the mirror's name."""
     own = endpoint.namespace is None
     host = plan.host if own else endpoint.origin.partition("://")[2]

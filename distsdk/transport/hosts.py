@@ -18,10 +18,11 @@ from urllib.request import getproxies_environment
 
 from attrs import field, frozen
 
-from distsdk.errors import InvalidConfig, printable, redact
-from distsdk.model.reference import Locator
-from distsdk.model.shown import Shown
-from distsdk.model.wording import shortened
+from distsdk._repr import Displayed
+from distsdk._secrets import redact
+from distsdk._text import printable, shortened
+from distsdk.errors import InvalidConfig
+from distsdk.spec.reference import Locator
 from distsdk.transport.origin import Origin
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Endpoint:
 
 
 @frozen
-class Plan:
+class EndpointPlan:
     """How a host is served: which endpoints are asked, in this order, or which other kind of remote serves it.
 
     Attributes:
@@ -169,7 +170,7 @@ class Plan:
 
 
 @frozen
-class Hosts(Shown):
+class Hosts(Displayed):
     """How hosts are reached: at which endpoints, with or without TLS, whose certificates count, through which proxy.
 
     Attributes:
@@ -234,7 +235,7 @@ class Hosts(Shown):
             _check_folder(hosts_dir)
         return cls(plain_http=plain_http, ca_file=ca_file, proxies=getproxies_environment(), hosts_dir=hosts_dir)
 
-    def plan(self, host: str) -> Plan:
+    def plan(self, host: str) -> EndpointPlan:
         """Return the endpoints that serve a host, from its folder, else from ``_default``, else by the usual rules.
 
         The folders of ``registry.example:5000`` are ``registry.example_5000_`` and ``registry.example:5000``; the first
@@ -339,7 +340,7 @@ def _with_proxies_from_here(
     return Hosts(plain_http=plain_http, ca_file=ca_file, proxies=getproxies_environment(), hosts_dir=hosts_dir)
 
 
-def parse_hosts(text: str, *, folder: Path, host: str, plain_http: bool | None = None) -> Plan:
+def parse_hosts(text: str, *, folder: Path, host: str, plain_http: bool | None = None) -> EndpointPlan:
     """Return the plan that the text of a ``hosts.toml`` makes. No file is read.
 
     Args:
@@ -501,7 +502,7 @@ class _Table:
         )
 
 
-def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, plain_http: bool | None) -> Plan:
+def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, plain_http: bool | None) -> EndpointPlan:
     top = _Table(fields, why, folder)
     top.only(_TOP_KEYS)
     mirrors = top.table("host", why)
@@ -528,7 +529,7 @@ def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, pl
         raise top.wrong("url", "for a remote: name the remote too")
     realms = [str(_read_url(realm, f"{why}: realms")[0]) for realm in top.strings("realms", "a list of URLs")]
     realms += _REALMS.get(host, ())
-    return Plan(host, tuple(endpoints), remote, where, tuple(dict.fromkeys(realms)), why)
+    return EndpointPlan(host, tuple(endpoints), remote, where, tuple(dict.fromkeys(realms)), why)
 
 
 def _read_url(text: str, place: str) -> tuple[Origin, list[str]]:

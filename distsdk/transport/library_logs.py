@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from distsdk.errors import without_secrets
+from distsdk._secrets import without_secrets
 
 
 class _WithoutSecrets(logging.Filter):

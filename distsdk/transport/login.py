@@ -16,20 +16,19 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from distsdk.errors import InvalidConfig
-from distsdk.model.fields import optional_object
-from distsdk.model.image import load_json
+from distsdk.spec.strict_json import load_json, optional_object
 from distsdk.transport import credentials
 from distsdk.transport.credentials import TOKEN_USER, Credentials, Login, parse_auth_file, same_host
 from distsdk.transport.endpoints import Endpoints
-from distsdk.transport.http import Limits
 from distsdk.transport.retry import Retry
+from distsdk.transport.settings import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from distsdk.transport.credentials import AuthFile
     from distsdk.transport.hosts import Hosts
-    from distsdk.transport.http import Timeouts
+    from distsdk.transport.settings import Timeouts
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
 
 from attrs import frozen
 
-from distsdk.errors import Unsafe, redact
+from distsdk._secrets import redact
+from distsdk.errors import Unsafe
 
 _PORTS = {"http": 80, "https": 443}
 

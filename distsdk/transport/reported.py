@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,9 @@ import requests
 import urllib3.exceptions
 from attrs import frozen
 
-from distsdk.errors import DistWarning, masked, printable, without_secrets
+from distsdk._secrets import masked, without_secrets
+from distsdk._text import printable
+from distsdk._warnings import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,15 +112,7 @@ def show_warnings(host: str, header: str) -> None:
     for text in (without_secrets(text)[:_LONGEST_MESSAGE] for text in parse_warnings(header)):
         if text not in shown and len(shown) < _MOST_WARNINGS:
             shown.add(text)
-            warnings.warn(DistWarning(f"{host} says: {text}"), stacklevel=_level_of_caller())
-
-
-def _level_of_caller() -> int:
-    """Return the ``stacklevel`` of the frame that called distsdk, for whoever calls this function."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    return level
+            warn(f"{host} says: {text}")
 
 
 def cause_of(chain: Iterable[BaseException]) -> str:

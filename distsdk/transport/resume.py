@@ -6,15 +6,17 @@ import re
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from distsdk.errors import DeadlineExceeded, DistError, RegistryError, Unreachable, redact
-from distsdk.model.wording import human_size, human_time
-from distsdk.transport.retry import PROGRESS, Patience
+from distsdk._secrets import redact
+from distsdk._text import human_size, human_time
+from distsdk.errors import DeadlineExceeded, DistError, RegistryError, Unreachable
+from distsdk.transport.retry import PROGRESS, RetryState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from distsdk.transport.http import Answer, Timeouts
+    from distsdk.transport.response import Response
     from distsdk.transport.retry import Retry
+    from distsdk.transport.settings import Timeouts
 
 #: Bytes read at a time of what comes before the bytes that are wanted.
 _SKIP = 1024 * 1024
@@ -39,7 +41,7 @@ def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
 class Ask(Protocol):
     """Asks for the body from the registry's own URL: what it redirects to may be signed, and expire."""
 
-    def __call__(self, headers: Mapping[str, str], patience: Patience) -> Answer:
+    def __call__(self, headers: Mapping[str, str], retry_state: RetryState) -> Response:
         """Send a GET with these headers besides the usual ones."""
         ...
 
@@ -70,13 +72,13 @@ class ResumingStream:
         self._position = offset
         self._end = end
         self.size = size
-        self._patience = Patience(retry)
+        self._patience = RetryState(retry)
         self._timeouts = timeouts
         self._waited = 0.0  # seconds for the bytes of the present response, since the speed was last looked at
         self._received = 0  # bytes in that time
         self._is_slow = False
         self._etag = ""
-        self._answer: Answer | None = None
+        self._answer: Response | None = None
         self._closed = False
         self.to_skip = 0
         self._open()
@@ -129,7 +131,7 @@ class ResumingStream:
             raise self._ended(answer)
         return data
 
-    def _receive(self, answer: Answer, size: int) -> bytes:
+    def _receive(self, answer: Response, size: int) -> bytes:
         """Read from the connection.
 
         Raises:
@@ -147,14 +149,14 @@ class ResumingStream:
             self._waited, self._received = 0.0, 0
         return data
 
-    def _too_slow(self, answer: Answer) -> DistError:
+    def _too_slow(self, answer: Response) -> DistError:
         message = (
             f"{redact(answer.url)}: {human_size(self._received)} arrived in {human_time(self._waited)}, fewer than "
             f"{human_size(int(self._timeouts.min_speed))} a second: try again, or allow less with Timeouts(min_speed=…)"
         )
         return DeadlineExceeded(message, seconds=self._timeouts.min_speed_over, temporary=True)
 
-    def _ended(self, answer: Answer) -> Unreachable:
+    def _ended(self, answer: Response) -> Unreachable:
         message = f"{redact(answer.url)}: the connection ended in the middle of the body, after byte {self._position}"
         return Unreachable(message, url=answer.url, temporary=True)
 
@@ -205,7 +207,7 @@ class ResumingStream:
         if self.size is None:
             self.size = total
 
-    def _begin(self, answer: Answer, *, to_skip: int, promised: int | None) -> None:
+    def _begin(self, answer: Response, *, to_skip: int, promised: int | None) -> None:
         self._answer = answer
         self._begun = self._position
         self._waited, self._received, self._is_slow = 0.0, 0, False
@@ -215,7 +217,7 @@ class ResumingStream:
         # RFC 9110 section 13.1.5: If-Range takes strong validators only.
         self._etag = etag if re.fullmatch(r'"[\x21\x23-\x7e]{1,256}"', etag) else ""
 
-    def _satisfied(self, answer: Answer, offset: int, end: int | None) -> int | None:
+    def _satisfied(self, answer: Response, offset: int, end: int | None) -> int | None:
         """Return the byte after the last one of a 206; None if it holds anything but what was asked for."""
         told = parse_content_range(answer.headers.get("Content-Range", ""))
         if told is None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
+from distsdk._repr import Displayed
+from distsdk._text import human_time
 from distsdk.errors import DeadlineExceeded, DistError, InvalidConfig, RateLimited, RegistryError, Unreachable
-from distsdk.model.shown import Shown
-from distsdk.model.wording import human_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +41,7 @@ def _frozen(statuses: Iterable[int]) -> frozenset[int]:
 
 
 @frozen
-class Retry(Shown):
+class Retry(Displayed):
     """Which failures are tried again, and when.
 
     Broken connections and time-outs are; refused ones, certificates that do not convince, 403, 404 and wrong digests
@@ -93,7 +93,7 @@ class _Waited:
     until: float = 0.0
 
 
-class Patience:
+class RetryState:
     """The attempts that are left for one transfer, and the time it may still wait because servers ask for it.
 
     Args:
@@ -102,7 +102,7 @@ class Patience:
         part_of: A transfer that this one is a part of: what both wait is one sum.
     """
 
-    def __init__(self, retry: Retry, *, attempts: int | None = None, part_of: Patience | None = None) -> None:
+    def __init__(self, retry: Retry, *, attempts: int | None = None, part_of: RetryState | None = None) -> None:
         self._retry = retry
         self._attempts = retry.attempts if attempts is None else attempts
         self._waited: _Waited = _Waited() if part_of is None else part_of._waited
@@ -110,9 +110,9 @@ class Patience:
         self._slow = 0  # since a connection kept its pace
         self._since_break = self._since_stall = 0  # bytes that arrived
 
-    def renewed(self, attempts: int | None = None) -> Patience:
+    def renewed(self, attempts: int | None = None) -> RetryState:
         """Return all attempts, or so many, for a part of the same transfer."""
-        return Patience(self._retry, attempts=attempts, part_of=self)
+        return RetryState(self._retry, attempts=attempts, part_of=self)
 
     def progressed(self, size: int) -> None:
         """Give attempts back for bytes that arrived."""

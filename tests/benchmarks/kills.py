@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from distsdk import Descriptor, Digest, Store
-from distsdk.blob import Blob, Stat
-from distsdk.model.media import OCI_LAYER, OCI_MANIFEST
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
+from distsdk.spec.media_types import OCI_LAYER, OCI_MANIFEST
 
 SIZE = 2_000_000
 STEP = 50_000  # bytes that the source gives at a time

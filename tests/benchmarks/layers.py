@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distsdk import connect
-from distsdk.blob import Blob
+from distsdk.content.blob import Blob
 from distsdk.layers import toc
 from distsdk.layers.cache import Cache
-from distsdk.layers.index import Index, Way
 from distsdk.layers.layer import LayerFiles
 from distsdk.layers.member import Kind, Member
-from distsdk.layers.overlay import Overlay
-from distsdk.model.digest import Digest
+from distsdk.layers.merged import Overlay
+from distsdk.layers.seek_index import SeekIndex, Way
+from distsdk.spec.digest import Digest
 from distsdk.testing import Registry
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ def row(what: str, value: float, unit: str, remark: str = "") -> None:
     print(f"{what:44} {value:12,.3f} {unit:5} {remark}")
 
 
-def first_pass(data: bytes) -> Index:
+def first_pass(data: bytes) -> SeekIndex:
     """Print what a pass costs, and return what it finds."""
-    found: list[Index] = []
+    found: list[SeekIndex] = []
     least = seconds(lambda: gunzip_and_hash(data))
     build = seconds(
-        lambda: found.append(Index.build(Blob.from_bytes(data), "application/octet-stream", copy=io.BytesIO))
+        lambda: found.append(SeekIndex.build(Blob.from_bytes(data), "application/octet-stream", copy=io.BytesIO))
     )
     index = found[-1]
     unpacked = sum(span.size for span in index.spans)
@@ -99,7 +99,7 @@ def first_pass(data: bytes) -> Index:
     row("gunzip, and both digests", least, "s")
     row("the first pass, members and spans", build, "s", f"{build / least:.2f} times that")
     row("the index as a file", len(index.to_bytes()) / 1e6, "MB", f"{len(index.spans)} spans")
-    row("reading that file", 1000 * seconds(lambda: Index.from_bytes(index.to_bytes(), index.digest)), "ms")
+    row("reading that file", 1000 * seconds(lambda: SeekIndex.from_bytes(index.to_bytes(), index.digest)), "ms")
     return index
 
 
@@ -152,14 +152,14 @@ def listings() -> None:
     """Print what a listing of many entries costs, from an index and from a table of contents."""
     members = tuple(entries())
     digest = Digest.of(b"")
-    file = Index(digest, 0, digest, Way.PLAIN, members, ()).to_bytes()
+    file = SeekIndex(digest, 0, digest, Way.PLAIN, members, ()).to_bytes()
 
     def walk(members: Sequence[Member]) -> None:
         assert len(list(Overlay([_Members(members)]).walk())) >= ENTRIES
 
     row(
         "listing 100,000 entries, from an index",
-        seconds(lambda: walk(Index.from_bytes(file, digest).members)),
+        seconds(lambda: walk(SeekIndex.from_bytes(file, digest).members)),
         "s",
         "CPU",
     )
@@ -186,7 +186,7 @@ def listings() -> None:
         info.size = len(raw)
         made.addfile(info, io.BytesIO(raw))
     packed, start = gzip.compress(tar.getvalue()), 200 * ENTRIES + 200
-    place = toc.Place("gzip", start, start + len(packed), Digest.of(raw))
+    place = toc.TocLocation("gzip", start, start + len(packed), Digest.of(raw))
     del table, tar
     work = seconds(lambda: walk(toc.read_toc(place, lambda *_: packed).members))
     row("… from a table of contents (eStargz)", work, "s", f"CPU, {len(packed) / 1e6:.1f} MB of it")

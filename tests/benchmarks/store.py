@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distsdk import Descriptor, Digest, Store
-from distsdk.blob import Blob
+from distsdk.content.blob import Blob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

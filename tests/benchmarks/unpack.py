@@ -31,8 +31,8 @@ import sys
 if sys.argv[1] == "plain":
     sys.modules["isal"] = None  # as where the extra is not installed
 from distsdk.layers.unpack import unpack
-from distsdk.model.digest import Digest
-from distsdk.store.local import Store
+from distsdk.spec.digest import Digest
+from distsdk.store.store import Store
 _, _, layout, layer, diff_id, folder = sys.argv
 unpack([Store(layout).blob(layer)], folder, diff_ids=[Digest.parse(diff_id)], devices=True)
 """

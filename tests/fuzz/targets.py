@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from distsdk.analysis.attestations import Envelope, Statement
+from distsdk._secrets import redact
 from distsdk.analysis.sbom import Sbom
 from distsdk.errors import (
     DigestMismatch,
@@ -42,29 +42,30 @@ from distsdk.errors import (
     PlatformNotFound,
     Unsafe,
     UnsupportedDocument,
-    redact,
 )
-from distsdk.layers import index as layer_index
+from distsdk.layers import seek_index as layer_index
 from distsdk.layers.compression import LayerLimits
 from distsdk.layers.member import Kind, Role, place
 from distsdk.layers.member import Member as LayerMember
 from distsdk.layers.tar import read_tar
-from distsdk.layers.toc import Place, Toc, locate, read_toc, unpack_chunk
+from distsdk.layers.toc import Toc, TocLocation, locate, read_toc, unpack_chunk
 from distsdk.layout.docker import parse_saved_images
 from distsdk.layout.tar import Member, TarFiles, read_headers
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.image import MAX_DEPTH, ImageConfig, Index, Manifest, check_document, load_json, parse_json
-from distsdk.model.media import DOCUMENTS, INDEXES, MANIFESTS, parse_media_type
-from distsdk.model.platform import Platform
-from distsdk.model.reference import Hint, Locator, Object, Reference
-from distsdk.remotes.registry import next_link
-from distsdk.transport.auth import Challenge, merge_scopes, parse_challenges, parse_token_reply
+from distsdk.remotes.listing import next_link
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import ImageConfig, Index, Manifest, check_document
+from distsdk.spec.media_types import DOCUMENTS, INDEXES, MANIFESTS, parse_media_type
+from distsdk.spec.platform import Platform
+from distsdk.spec.reference import Hint, Locator, Object, Reference
+from distsdk.spec.strict_json import MAX_DEPTH, load_json, parse_json
+from distsdk.transport.auth import AuthChallenge, merge_scopes, parse_challenges, parse_token_reply
 from distsdk.transport.credentials import AuthFile, parse_auth_file
-from distsdk.transport.hosts import CAPABILITIES, Plan, parse_hosts
-from distsdk.transport.http import parse_retry_after
+from distsdk.transport.hosts import CAPABILITIES, EndpointPlan, parse_hosts
 from distsdk.transport.origin import Origin, follow
+from distsdk.transport.response import parse_retry_after
 from distsdk.transport.resume import parse_content_range
+from distsdk.trust.attestations import Envelope, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -468,7 +469,7 @@ def _hosts(text: str, host: str, *, hidden: str) -> None:
     assert shown.isprintable()
 
 
-def _check_plan(plan: Plan, host: str) -> None:
+def _check_plan(plan: EndpointPlan, host: str) -> None:
     assert host == plan.host
     assert plan.endpoints
     for endpoint in plan.endpoints:
@@ -697,7 +698,7 @@ def _check_redacted(planted: str) -> None:
         assert SECRET not in refused(error, url=planted)
 
 
-def _written(challenges: list[Challenge]) -> str:
+def _written(challenges: list[AuthChallenge]) -> str:
     def quoted(value: str) -> str:
         return '"' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
 
@@ -846,17 +847,17 @@ def layer_toc(data: bytes) -> None:
     info.size = len(data)
     packer = zlib.compressobj(0, zlib.DEFLATED, 31)
     packed = packer.compress(info.tobuf() + data) + packer.flush()
-    _check_toc(Place("gzip", 10_000, 10_000 + len(packed), None), packed)
-    _check_toc(Place("gzip", 10_000, 10_000 + len(packed), Digest.of(data)), packed)
+    _check_toc(TocLocation("gzip", 10_000, 10_000 + len(packed), None), packed)
+    _check_toc(TocLocation("gzip", 10_000, 10_000 + len(packed), Digest.of(data)), packed)
     try:
-        read_toc(Place("gzip", 10_000, 10_000 + len(packed), Digest.of(data + b"x")), lambda *_: packed)
+        read_toc(TocLocation("gzip", 10_000, 10_000 + len(packed), Digest.of(data + b"x")), lambda *_: packed)
     except DigestMismatch as error:
         refused(error)
     else:
         raise AssertionError
 
 
-def _check_toc(place: Place, packed: bytes) -> None:
+def _check_toc(place: TocLocation, packed: bytes) -> None:
     try:
         found = read_toc(place, lambda *_: packed)
     except (MalformedDocument, LimitExceeded) as error:
@@ -881,7 +882,7 @@ def _check_toc(place: Place, packed: bytes) -> None:
     _check_chunks(found, place)
 
 
-def _check_chunks(found: Toc, place: Place) -> None:
+def _check_chunks(found: Toc, place: TocLocation) -> None:
     extents = set()
     for member in found.members:
         at = 0
@@ -931,12 +932,12 @@ _ANY_LAYER = Digest.of(b"any layer")
 
 def _check_index(data: bytes) -> None:
     try:
-        found = layer_index.Index.from_bytes(data, _ANY_LAYER)
+        found = layer_index.SeekIndex.from_bytes(data, _ANY_LAYER)
     except MalformedDocument as error:
         refused(error)
         return
     assert found.digest == _ANY_LAYER
-    assert found == layer_index.Index.from_bytes(found.to_bytes(), _ANY_LAYER)
+    assert found == layer_index.SeekIndex.from_bytes(found.to_bytes(), _ANY_LAYER)
     start = 0
     for number, span in enumerate(found.spans):
         assert start == span.start

@@ -14,7 +14,7 @@ from inside import CDN, REDIS, REGISTRY, STATE, document, fetched, raw, run, sha
 from oras.client import OrasClient
 
 import distsdk
-from distsdk.model.media import INDEXES
+from distsdk.spec.media_types import INDEXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

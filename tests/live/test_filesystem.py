@@ -29,8 +29,8 @@ from inside import Log, sha256sum, skopeo
 from upath import UPath
 
 from distsdk.errors import Unsafe
-from distsdk.filesystem import DistFileSystem
-from distsdk.model.media import OCI_LAYER_GZIP
+from distsdk.fsspec import DistFileSystem
+from distsdk.spec.media_types import OCI_LAYER_GZIP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

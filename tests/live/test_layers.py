@@ -21,14 +21,14 @@ from distsdk import Descriptor, Digest, connect
 from distsdk.layers.cache import Cache
 from distsdk.layers.layer import LayerFiles
 from distsdk.layers.member import Kind
-from distsdk.layers.overlay import Overlay
+from distsdk.layers.merged import Overlay
 from distsdk.layers.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
-    from distsdk.layers.overlay import Entry
+    from distsdk.layers.merged import Entry
 
     Convert: TypeAlias = Callable[[Path, str, list[str]], Path]
 

@@ -14,7 +14,7 @@ import pytest
 from inside import REDIS, document, fetched, raw, refused, run, sha256sum, skopeo
 
 import distsdk
-from distsdk.remotes.layout import LayoutRemote
+from distsdk import Remote
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -36,14 +36,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def remote_of(place: Path) -> LayoutRemote:
+def remote_of(place: Path) -> Remote:
     """Our remote for a path."""
     remote = distsdk.connect(str(place))
-    assert isinstance(remote, LayoutRemote)
     return remote
 
 
-def everything(remote: LayoutRemote, index: distsdk.Index) -> dict[str, bytes]:
+def everything(remote: Remote, index: distsdk.Index) -> dict[str, bytes]:
     """All that an index leads to, by digest."""
     found: dict[str, bytes] = {}
     for entry in index.manifests:

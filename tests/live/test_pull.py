@@ -37,7 +37,7 @@ from inside import (
 )
 
 from distsdk import Store
-from distsdk.model.media import OCI_LAYER, OCI_LAYER_ZSTD, OCI_MANIFEST
+from distsdk.spec.media_types import OCI_LAYER, OCI_LAYER_ZSTD, OCI_MANIFEST
 from distsdk.testing import Registry, Stall
 
 if TYPE_CHECKING:

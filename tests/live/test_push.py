@@ -16,18 +16,18 @@ import pytest
 from inside import AUTH, LOGIN, STATE, Lines, Log, blob_file, sha256sum, skopeo
 
 import distsdk
-from distsdk.model import media
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.reference import Locator
-from distsdk.remotes.base import Pushable
-from distsdk.remotes.registry import RegistryRemote
+from distsdk import Remote
+from distsdk.content.protocols import Pushable
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.reference import Locator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from distsdk.remotes.base import Source
+    from distsdk.content.protocols import UploadSource
 
 HOST, OPEN = "push.example", "localhost:5000"
 USER, PASSWORD = LOGIN.split(":", 1)
@@ -43,7 +43,7 @@ def name() -> Iterator[str]:
     shutil.rmtree(STATE / "storage/docker/registry/v2/repositories/pushed", ignore_errors=True)
 
 
-def with_login(folder: Path, name: str) -> RegistryRemote:
+def with_login(folder: Path, name: str) -> Remote:
     """The remote behind the token service, which has to be named as the host's own before it is given the login."""
     place = folder / "certs.d" / HOST
     place.mkdir(parents=True, exist_ok=True)
@@ -53,18 +53,16 @@ def with_login(folder: Path, name: str) -> RegistryRemote:
         credentials=distsdk.Credentials(username=USER, password=PASSWORD),
         hosts=distsdk.Hosts.from_environment(hosts_dir=folder / "certs.d"),
     )
-    assert isinstance(remote, RegistryRemote)
     return remote
 
 
-def plainly(name: str, host: str = OPEN) -> RegistryRemote:
+def plainly(name: str, host: str = OPEN) -> Remote:
     """The remote that wants no login."""
     remote = distsdk.connect(f"{host}/{name}")
-    assert isinstance(remote, RegistryRemote)
     return remote
 
 
-def image(remote: RegistryRemote, tag: str | None, **more: object) -> Descriptor:
+def image(remote: Remote, tag: str | None, **more: object) -> Descriptor:
     """Push an image with one layer."""
     config = remote.push_blob(CONFIG, media_type=media.OCI_CONFIG)
     layer = remote.push_blob(DATA, descriptor=Descriptor(media.OCI_LAYER, Digest.of(DATA), len(DATA)))
@@ -78,7 +76,7 @@ def image(remote: RegistryRemote, tag: str | None, **more: object) -> Descriptor
     return remote.push_document(json.dumps(fields, indent=2).encode(), media.OCI_MANIFEST, tag=tag)
 
 
-def sources(folder: Path) -> dict[str, Source]:
+def sources(folder: Path) -> dict[str, UploadSource]:
     """What the data can be pushed from, by name."""
     (folder / "data").write_bytes(DATA)
     pieces = (DATA[start : start + 1_000_001] for start in range(0, len(DATA), 1_000_001))
@@ -117,7 +115,6 @@ def test_who_may_not_push_is_told(tmp_path: Path, name: str) -> None:
 def test_the_login_is_not_given_to_a_token_service_that_nobody_knows(name: str) -> None:
     """The message says what to write into hosts.toml."""
     remote = distsdk.connect(f"{HOST}/{name}", credentials=distsdk.Credentials(username=USER, password=PASSWORD))
-    assert isinstance(remote, RegistryRemote)
     with pytest.raises(distsdk.Denied, match=r"realms = \["):
         remote.push_blob(b"x")
 

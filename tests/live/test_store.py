@@ -14,8 +14,9 @@ import pytest
 from inside import REDIS, document, sha256sum, skopeo
 
 from distsdk import Descriptor, Digest, Store, connect
-from distsdk.blob import Blob, Stat
-from distsdk.model.media import OCI_MANIFEST
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
+from distsdk.spec.media_types import OCI_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

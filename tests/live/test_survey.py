@@ -189,7 +189,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(
 def test_details_of_tags() -> None:
     """Of library/redis: what can be read of each, and why the genuine one of 2017 cannot."""
     remote = distsdk.connect(REDIS)
-    table = remote.tags().to_pandas(details=True)  # type: ignore[attr-defined] # of registries
+    table = remote.tags().to_pandas(details=True)
     rows = table.set_index("tag").to_dict("index")
     assert sha256sum(raw("7")) == rows["7"]["digest"]
     assert ("linux/amd64", "linux/arm64/v8", "linux/arm/v7") == rows["7"]["platforms"]

@@ -1,4 +1,4 @@
-"""How vcrpy records and plays cassettes: with what `distsdk.transport.record` keeps of an exchange.
+"""How vcrpy records and plays cassettes: with what `distsdk.transport.cassette.record` keeps of an exchange.
 
 Bodies that are long or binary are shared by all cassettes.
 """
@@ -14,7 +14,7 @@ import vcr.stubs
 import yaml
 from vcr.persisters.filesystem import FilesystemPersister
 
-from distsdk.transport.record import (
+from distsdk.transport.cassette.record import (
     keep_body,
     scrub_body,
     scrub_request_headers,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import distsdk
-from distsdk.model.media import DOCKER_MANIFEST
-from distsdk.remotes.base import Resolver, TagLister
+from distsdk.content.protocols import Resolver, TagLister
+from distsdk.spec.media_types import DOCKER_MANIFEST
 
 pytestmark = pytest.mark.block_network
 

@@ -13,8 +13,8 @@ import json
 import pytest
 
 import distsdk
-from distsdk.model.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
-from distsdk.remotes.base import Resolver, TagLister
+from distsdk.content.protocols import Resolver, TagLister
+from distsdk.spec.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 pytestmark = [pytest.mark.vcr, pytest.mark.block_network]
 

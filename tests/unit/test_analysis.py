@@ -23,7 +23,7 @@ from distsdk import Cache, Descriptor, Diff, Image, Package
 from distsdk.analysis import packages
 from distsdk.analysis.usage import usage
 from distsdk.errors import LimitExceeded, MalformedDocument, Unsafe
-from distsdk.model.media import OCI_CONFIG, OCI_MANIFEST
+from distsdk.spec.media_types import OCI_CONFIG, OCI_MANIFEST
 from distsdk.testing import Registry, Status
 
 if TYPE_CHECKING:
@@ -404,7 +404,7 @@ def test_an_image_does_not_differ_from_itself(registry: Registry, make: Callable
     again = distsdk.image(image.reference, platform="linux/amd64")
     image.packages(), again.packages()
     registry.reset()
-    diff = image.diff(again, at=unwanted)
+    diff = image.diff(again, on_progress=unwanted)
     assert ((), (), ()) == (diff.settings, diff.packages, diff.files)
     assert [(1, (), ()), (1, (), ())] == [(f.shared, f.before, f.after) for f in (diff.history, diff.layers)]
     assert "0 settings, 0 packages, 0 files" == diff.summary
@@ -585,7 +585,7 @@ def test_what_both_have_from_one_layer_is_not_read(registry: Registry, make: Cal
     a = make(shared, layer(("same", NOISE[1]), ("other", NOISE[1]), ("size", b"1")))
     b = make(shared, layer(("same", NOISE[1]), ("other", NOISE[2]), ("size", b"12")))
     told: list[tuple[int, int]] = []
-    diff = a.diff(b, at=lambda *numbers: told.append(numbers))
+    diff = a.diff(b, on_progress=lambda *numbers: told.append(numbers))
     assert {"/other": ("changed", "content"), "/size": ("changed", "content")} == changed(diff)
     total = 4 * len(NOISE[1])
     assert [(0, total), (total, total)] == [told[0], told[-1]]
@@ -595,7 +595,7 @@ def test_what_both_have_from_one_layer_is_not_read(registry: Registry, make: Cal
 def test_a_layer_in_another_place_is_still_the_same(make: Callable[..., Image]) -> None:
     """A file needs no look where it comes from a layer that the other image has higher up."""
     one, two = layer(("a", NOISE[0])), layer(("b", NOISE[1]))
-    diff = make(one, two).diff(make(two, one), at=unwanted)
+    diff = make(one, two).diff(make(two, one), on_progress=unwanted)
     assert (0, {}) == (diff.layers.shared, changed(diff))
 
 
@@ -636,7 +636,7 @@ def test_tables_of_contents_tell_files_apart(registry: Registry, tmp_path: Path)
     landmark = {"/.no.prefetch.landmark"}
     for a in images:
         for b in images:
-            assert changed(a.diff(b, at=unwanted)).keys() <= landmark
+            assert changed(a.diff(b, on_progress=unwanted)).keys() <= landmark
     assert 0 == registry.count_bytes("GET", BLOBS)
 
 
@@ -644,7 +644,9 @@ def test_a_table_is_held_against_content(registry: Registry, make: Callable[...,
     """Where one image has a table and the other none, only the other one is read."""
     packed = (DATA / "layers/estargz").read_bytes()
     told: list[tuple[int, int]] = []
-    diff = real(registry, "estargz").diff(make(gzip.decompress(packed)), at=lambda *numbers: told.append(numbers))
+    diff = real(registry, "estargz").diff(
+        make(gzip.decompress(packed)), on_progress=lambda *numbers: told.append(numbers)
+    )
     assert {"/stargz.index.json": ("added",)} == changed(diff)
     assert 329_269 == told[0][1]
 

@@ -215,7 +215,7 @@ def test_every_public_name_is_documented(name: str) -> None:
     if name in vars(errors):
         assert f"`{name}`" in reference
     else:
-        assert re.search(rf"^\.\. auto(class|function):: distsdk\.{name}$", reference, re.MULTILINE)
+        assert re.search(rf"^\.\. auto(class|function|data):: distsdk\.{name}$", reference, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", [name for name in testing.__all__ if inspect.isclass(getattr(testing, name))])

@@ -28,7 +28,7 @@ from distsdk.errors import (
     PlatformNotFound,
     Unsafe,
 )
-from distsdk.model.media import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from distsdk.spec.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from distsdk.testing import Registry, Status, WrongBytes
 
 if TYPE_CHECKING:
@@ -441,7 +441,7 @@ def test_unpacking_is_that_of_the_layers(look: Callable[..., Image], tmp_path: P
     """The files are there, and what the config says is checked; a rehearsal writes nothing."""
     image = look("1")
     seen: list[bytes] = []
-    image.unpack(tmp_path / "dry", dry_run=True, at=lambda member: seen.append(member.path))
+    image.unpack(tmp_path / "dry", dry_run=True, on_progress=lambda member: seen.append(member.path))
     assert not (tmp_path / "dry").exists()
     assert {b"etc/group", b"opt/x", b"bin/tool"} <= set(seen)
     if os.name == "posix":

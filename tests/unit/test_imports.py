@@ -15,22 +15,22 @@ import distsdk
 ROOT = Path(distsdk.__file__).parent
 
 #: What each part may import of distsdk: docs/decisions/0001-package-layout.md. A part may always import from itself.
+GROUND = {"errors", "_text", "_secrets", "_warnings", "_files", "_locks", "_progress", "_repr"}
 MAY_IMPORT = {
-    "errors": set[str](),
-    "model": {"errors"},
-    "ranges": {"errors"},
-    "blob": {"errors", "model", "ranges"},
-    "transport": {"errors", "model"},
-    "layout": {"errors", "model", "blob"},
-    "remotes": {"errors", "model", "ranges", "blob", "layout", "transport"},
-    "store": {"errors", "model", "blob", "layout"},
-    "transfer": {"errors", "model", "blob", "layout", "transport", "remotes", "store"},
-    "layers": {"errors", "model", "blob"},
+    **dict.fromkeys(GROUND, GROUND),
+    "spec": GROUND,
+    "content": GROUND | {"spec"},
+    "layout": GROUND | {"spec", "content"},
+    "transport": GROUND | {"spec"},
+    "trust": GROUND | {"spec", "content"},
+    "layers": GROUND | {"spec", "content"},
 }
+MAY_IMPORT["store"] = MAY_IMPORT["layout"] | {"layout"}
+MAY_IMPORT["remotes"] = MAY_IMPORT["layout"] | {"layout", "transport"}
+MAY_IMPORT["transfer"] = MAY_IMPORT["remotes"] | {"remotes", "store", "trust"}
 MAY_IMPORT["images"] = MAY_IMPORT["transfer"] | {"transfer", "layers"}
-MAY_IMPORT["filesystem"] = MAY_IMPORT["images"] | {"images"}
-MAY_IMPORT["analysis"] = MAY_IMPORT["images"] | {"images"}
-MAY_IMPORT["display"] = MAY_IMPORT["images"] | {"images", "filesystem", "analysis"}
+MAY_IMPORT["fsspec"] = MAY_IMPORT["analysis"] = MAY_IMPORT["images"] | {"images"}
+MAY_IMPORT["display"] = MAY_IMPORT["analysis"] | {"analysis", "fsspec"}
 # These two see everything, the public face included, and nothing else imports them.
 MAY_IMPORT["cli"] = MAY_IMPORT["testing"] = MAY_IMPORT["display"] | {"display", ""}
 # The package itself names its public face; `python -m distsdk` is the command line.
@@ -61,10 +61,10 @@ UPWARD = {
 #: Modules outside distsdk that a part never touches; `os.environ` stands for every way of reading the environment.
 NEVER = {
     "errors": {"attrs", "requests", "urllib3", "os.environ", "time"},
-    "model": {"requests", "urllib3", "http", "socket", "urllib.request", "os.environ", "time"},
-    "ranges": {"requests", "urllib3"},
-    "blob": {"requests", "urllib3"},
+    "spec": {"requests", "urllib3", "http", "socket", "urllib.request", "os.environ", "time"},
+    "content": {"requests", "urllib3"},
     "layout": {"requests", "urllib3", "fsspec", "os.environ"},
+    "trust": {"requests", "urllib3", "os.environ", "time"},
     "layers": {"requests", "urllib3"},
 }
 
@@ -93,7 +93,7 @@ MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def part(module: str) -> str:
-    """Return the part of distsdk that a module belongs to: "model" for `distsdk.model.digest`, "" for the root."""
+    """Return the part of distsdk that a module belongs to: "model" for `distsdk.spec.digest`, "" for the root."""
     return f"{module}.".split(".")[1]
 
 
@@ -111,7 +111,7 @@ def imports(module: str, path: Path) -> list[Import]:
                 above = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
                 base = f"{above}.{base}".rstrip(".")
             for alias in node.names:
-                # `from distsdk.model import digest` imports a module, `from distsdk.errors import NotFound` a name.
+                # `from distsdk.spec import digest` imports a module, `from distsdk.errors import NotFound` a name.
                 inner = f"{base}.{alias.name}"
                 is_module = inner in MODULES or inner in {"os.environ", "urllib.request", VERSION}
                 found.append(Import(inner if is_module else base, function, node.lineno))

@@ -8,9 +8,8 @@ import pytest
 from attrs import evolve
 
 import distsdk
-from distsdk import Cache, MalformedDocument, Platform, Store
-from distsdk.model import media
-from distsdk.remotes.registry import RegistryRemote
+from distsdk import Cache, MalformedDocument, Platform, Remote, Store
+from distsdk.spec import media_types as media
 from distsdk.testing import Registry
 from distsdk.transfer.graph import Walk
 
@@ -35,10 +34,9 @@ COMMANDS: dict[str, Callable[[str, Path], object]] = {
 }
 
 
-def remote(name: str) -> RegistryRemote:
+def remote(name: str) -> Remote:
     """Connect to where a name is."""
     found = distsdk.connect(distsdk.Reference.parse(name).locator)
-    assert isinstance(found, RegistryRemote)
     return found
 
 

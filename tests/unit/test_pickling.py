@@ -21,7 +21,7 @@ from dask.base import tokenize
 import distsdk
 from distsdk import Blob, Cache, Credentials, Digest, Platform, Reference, Retry, Store
 from distsdk.errors import Denied
-from distsdk.filesystem import DistFile, DistFileSystem
+from distsdk.fsspec import DistFile, DistFileSystem
 from distsdk.testing import Registry, Stall
 
 from ..support import fork, wait_until

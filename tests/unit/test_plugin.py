@@ -15,7 +15,7 @@ import pytest
 from attrs import frozen
 
 import distsdk
-from distsdk.remotes.registry import RegistryRemote
+from distsdk.remotes.registry import RegistryFetcher
 from distsdk.testing.suite import SAMPLE
 
 PLUGIN = Path(__file__).parents[1] / "data" / "plugin"
@@ -79,7 +79,7 @@ def test_it_is_fetched_through_by_connect(environment: Environment) -> None:
         "import sys, distsdk\n"
         "remote = distsdk.connect('files.example/some/dir')\n"
         "sys.stdout.buffer.write(remote.fetch('latest', 'platform:linux/amd64').read())\n"
-        "print(type(remote).__module__, isinstance(remote, distsdk.Remote), file=sys.stderr)\n"
+        "print(type(remote.fetcher).__module__, isinstance(remote, distsdk.Remote), file=sys.stderr)\n"
     )
     run = environment.run("-c", script)
     assert (0, "distsdk_files True\n") == (run.returncode, run.stderr.decode())
@@ -115,7 +115,7 @@ def test_its_tags_are_listed_by_the_command_line(environment: Environment) -> No
         (["fetch", "files.example/some/dir", "latest", "blue"], 2),
         (["fetch", "files.example/some/dir", "latest", "platform:plan9/mips"], 3),
         (["fetch", "files.example/some/dir", "7-amd64", "size:5"], 5),
-        (["catalog", "files.example"], 2),
+        (["catalog", "files.example"], 4),
     ],
 )
 def test_its_errors_have_their_exit_codes(environment: Environment, arguments: list[str], code: int) -> None:
@@ -141,4 +141,4 @@ def test_its_own_tests_run_the_suite(environment: Environment, tmp_path: Path) -
 
 def test_this_environment_does_not_have_it() -> None:
     """Installing it there did nothing here."""
-    assert isinstance(distsdk.connect("files.example/some/dir"), RegistryRemote)
+    assert isinstance(distsdk.connect("files.example/some/dir").fetcher, RegistryFetcher)

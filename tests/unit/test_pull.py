@@ -25,6 +25,8 @@ from attrs import evolve, frozen
 
 import distsdk
 from distsdk import Blob, Credentials, Descriptor, Digest, Hosts, Platform, Retry, Store, transfer
+from distsdk.content.protocols import TagLister
+from distsdk.content.source import ByteStream, Stat
 from distsdk.errors import (
     DigestMismatch,
     InvalidConfig,
@@ -35,24 +37,24 @@ from distsdk.errors import (
     SizeMismatch,
     Unreachable,
 )
-from distsdk.model import media
-from distsdk.model.image import Index, Manifest
-from distsdk.remotes.base import TagLister
-from distsdk.store import local
+from distsdk.spec import media_types as media
+from distsdk.spec.documents import Index, Manifest
+from distsdk.store import store as local
 from distsdk.testing import Cut, Registry, Stall, Status, WrongBytes
-from distsdk.transfer import Advanced, Finished, Plan, Planned, complete, pull
+from distsdk.transfer.events import Advanced, Finished, Plan, Planned
+from distsdk.transfer.pull import complete, pull
 
 from ..support import COMMAND, ENVIRONMENT, HANGS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from distsdk.model.reference import Locator, Object
-    from distsdk.remotes.base import Remote
-    from distsdk.store.content import Info
+    from distsdk.remotes.remote import Remote
+    from distsdk.spec.reference import Locator, Object
+    from distsdk.store.reports import Info
     from distsdk.testing import Fault, Request, Response
     from distsdk.testing.registry import Media
-    from distsdk.transfer import Event
+    from distsdk.transfer.events import Event
 
 BIG, SMALL = (random.Random(seed).randbytes(size) for seed, size in ((1, 3_000_000), (2, 50_000)))
 PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7")
@@ -348,11 +350,11 @@ def leave_a_part(store: Store, digest: str, data: bytes) -> None:
         raise ConnectionError
 
     class Source:
-        def open(self, offset: int, end: int | None) -> distsdk.blob.ByteStream:
+        def open(self, offset: int, end: int | None) -> ByteStream:
             return Stream()
 
-        def stat(self) -> distsdk.blob.Stat:
-            return distsdk.blob.Stat(len(SMALL))
+        def stat(self) -> Stat:
+            return Stat(len(SMALL))
 
     class Stream:
         def __init__(self) -> None:
@@ -369,7 +371,7 @@ def leave_a_part(store: Store, digest: str, data: bytes) -> None:
             raise ConnectionError
 
     with contextlib.suppress(ConnectionError):
-        store.ingest(Blob(Source(), Digest.parse(digest), size=len(SMALL)), at=at)
+        store.ingest(Blob(Source(), Digest.parse(digest), size=len(SMALL)), on_progress=at)
     assert {digest: len(data)} == offsets(store)
 
 

@@ -27,18 +27,19 @@ from distsdk.errors import (
     Unreachable,
     Unsafe,
 )
-from distsdk.model.descriptor import TITLE
-from distsdk.model.media import DOCUMENTS, OCI_EMPTY, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST
+from distsdk.spec.descriptor import TITLE
+from distsdk.spec.media_types import DOCUMENTS, OCI_EMPTY, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST
 from distsdk.testing import Registry, Status
-from distsdk.transfer import Advanced, Finished, Planned
+from distsdk.transfer.events import Advanced, Finished, Planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from distsdk.model.reference import Hint, Object
-    from distsdk.remotes.base import Remote, Source
-    from distsdk.transfer import Event
+    from distsdk.content.protocols import UploadSource
+    from distsdk.remotes.remote import Remote
+    from distsdk.spec.reference import Hint, Object
+    from distsdk.transfer.events import Event
 
 BIG = random.Random(1).randbytes(3_000_000)
 EMPTY = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
@@ -326,7 +327,7 @@ def test_a_registry_that_refuses_is_told(folder: Path) -> None:
 
 def test_layouts_behind_a_url_take_nothing(folder: Path) -> None:
     """The error says so."""
-    with pytest.raises(Denied, match="nothing can be pushed to"):
+    with pytest.raises(Denied, match="cannot be pushed to"):
         push("memory://layout:v1", folder / "a.txt")
 
 
@@ -351,12 +352,12 @@ class Memory:
 
     def push_blob(
         self,
-        source: Source,
+        source: UploadSource,
         *,
         descriptor: Descriptor | None = None,
         media_type: str = "",
         mount_from: Locator | None = None,
-        at: Callable[[int], object] | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> Descriptor:
         """Take it."""
         assert descriptor is not None

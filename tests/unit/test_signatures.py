@@ -18,9 +18,6 @@ from cryptography.x509 import load_pem_x509_certificate
 
 import distsdk
 from distsdk import Credentials, Descriptor, Digest, Envelope, Hosts, Verdict, verify_signatures
-from distsdk.analysis import signatures
-from distsdk.analysis.attestations import DSSE, IN_TOTO
-from distsdk.analysis.keys import PublicKey
 from distsdk.errors import (
     Denied,
     IntegrityError,
@@ -31,13 +28,16 @@ from distsdk.errors import (
     NotFound,
     UnsupportedDocument,
 )
-from distsdk.model.media import OCI_CONFIG, OCI_MANIFEST
+from distsdk.spec.media_types import OCI_CONFIG, OCI_MANIFEST
 from distsdk.testing import JsonFields, Registry, Status
+from distsdk.trust import signatures
+from distsdk.trust.attestations import DSSE, IN_TOTO
+from distsdk.trust.keys import PublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from distsdk.remotes.base import Remote
+    from distsdk.remotes.remote import Remote
 
     Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 

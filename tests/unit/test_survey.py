@@ -22,7 +22,7 @@ import pytest
 import distsdk
 from distsdk import Image, MissingExtra, Reference
 from distsdk.analysis import survey as surveys
-from distsdk.model.media import OCI_CONFIG, OCI_MANIFEST
+from distsdk.spec.media_types import OCI_CONFIG, OCI_MANIFEST
 from distsdk.testing import Registry, Status
 from distsdk.transport.pool import HostPool
 

@@ -158,7 +158,7 @@ def test_pandas_is_asked_for_before_anything_else(
     with pytest.raises(MissingExtra, match=r"pip install 'distsdk\[pandas\]'"):
         image.to_pandas()
     with pytest.raises(MissingExtra):
-        distsdk.connect(registry.locator("x")).tags().to_pandas()  # type: ignore[attr-defined] # of registries
+        distsdk.connect(registry.locator("x")).tags().to_pandas()
     assert [] == registry.requests
 
 
@@ -168,7 +168,7 @@ def test_pandas_is_asked_for_before_anything_else(
 def tags(registry: Registry, repository: str = "x") -> distsdk.TagList:
     """Return the tags of a repository."""
     remote = distsdk.connect(registry.locator(repository))
-    found: distsdk.TagList = remote.tags()  # type: ignore[attr-defined] # of registries
+    found: distsdk.TagList = remote.tags()
     return found
 
 
@@ -210,7 +210,7 @@ def test_a_tag_that_is_none_is_a_row(registry: Registry) -> None:
 
 def test_repositories_have_no_details(registry: Registry) -> None:
     """Their names are a table all the same."""
-    catalog = distsdk.connect(f"{registry.host}/").catalog()  # type: ignore[attr-defined] # of registries
+    catalog = distsdk.connect(f"{registry.host}/").catalog()
     assert ["x"] == list(catalog.to_pandas()["repository"])
     with pytest.raises(ValueError, match="connect to one and list those"):
         catalog.to_pandas(details=True)
@@ -222,7 +222,7 @@ def test_tags_of_files_are_a_table_too(registry: Registry, tmp_path: Path) -> No
     distsdk.pull(f"{registry.locator('x')}:1", store, platform="linux/amd64")
     registry.reset()
     remote = distsdk.connect(f"{tmp_path}/store")
-    table = remote.tags().to_pandas(details=True)  # type: ignore[attr-defined] # of layouts
+    table = remote.tags().to_pandas(details=True)
     assert ["1"] == list(table["tag"])
     assert 1 == table["size"].count()
     assert [] == registry.requests

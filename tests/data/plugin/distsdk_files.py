@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import frozen
 
-from distsdk.blob import Blob, Stat
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
 from distsdk.errors import DistError, InvalidConfig, LimitExceeded, MediaTypeMismatch, NotFound
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.image import Index, load_json
-from distsdk.model.media import DOCUMENTS, INDEXES, OCTET_STREAM
-from distsdk.model.platform import Platform
-from distsdk.model.reference import Hint, Object
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import Index
+from distsdk.spec.media_types import DOCUMENTS, INDEXES, OCTET_STREAM
+from distsdk.spec.platform import Platform
+from distsdk.spec.reference import Hint, Object
+from distsdk.spec.strict_json import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from distsdk.model.reference import Locator
-    from distsdk.remotes.base import Settings
+    from distsdk.remotes.settings import Settings
+    from distsdk.spec.reference import Locator
 
 #: Bytes of a manifest or index.
 DOCUMENT_LIMIT = 4 * 1024 * 1024

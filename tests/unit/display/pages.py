@@ -26,7 +26,7 @@ ALLOWED = {
 INLINE_STYLES = {"margin-left:0", "text-align:left", "text-align:left;white-space:nowrap", "text-align:right"}
 
 
-class Shown(Protocol):
+class Displayed(Protocol):
     """What a notebook asks a value for."""
 
     def _repr_html_(self) -> str: ...
@@ -91,6 +91,6 @@ class Page(HTMLParser):
         self._refuse(decl)
 
 
-def shown(value: Shown) -> Page:
+def shown(value: Displayed) -> Page:
     """Return what a notebook shows of a value."""
     return Page(value._repr_html_())

@@ -17,30 +17,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distsdk
-from distsdk.analysis.diff import Diff, FileChange, Fork, PackageChange, SettingChange
+from distsdk._repr import FixedRows, NamedRows, Rows
+from distsdk._text import printable
+from distsdk.analysis.diff import Diff, FileChange, PackageChange, SequenceDiff, SettingChange
 from distsdk.analysis.packages import Package
 from distsdk.analysis.usage import Usage
-from distsdk.blob import Blob, Stat
+from distsdk.content.blob import Blob
 from distsdk.display import html
-from distsdk.errors import printable
-from distsdk.images import Layer
+from distsdk.images.image import Layer
 from distsdk.layers.layer import LayerFiles
 from distsdk.layers.member import Kind, Member
-from distsdk.layers.overlay import Entry
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.image import HistoryEntry, ImageConfig, Index, Manifest
-from distsdk.model.media import DOCKER_LAYER_GZIP, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
-from distsdk.model.platform import Platform
-from distsdk.model.reference import Locator, Reference
-from distsdk.model.shown import FixedRows, Named, Rows
-from distsdk.store.content import Active, Collected
-from distsdk.transfer import Plan, Step
+from distsdk.layers.merged import Entry
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import HistoryEntry, ImageConfig, Index, Manifest
+from distsdk.spec.media_types import DOCKER_LAYER_GZIP, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from distsdk.spec.platform import Platform
+from distsdk.spec.reference import Locator, Reference
+from distsdk.store.reports import Active, Collected
+from distsdk.transfer.events import Plan, Step
 
-from .pages import Page, Shown, shown
+from .pages import Displayed, Page, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from distsdk.content.source import Stat
 
 DIGEST = Digest.of(b"")
 SHA512 = Digest.of(b"", "sha512")
@@ -104,8 +106,8 @@ def a_diff(
         reference,
         reference,
         tuple(SettingChange(*change) for change in settings or ()),
-        Fork(3, tuple(HistoryEntry(created_by=step) for step in steps or ()), ()),
-        Fork(2, tuple(layers or ()), ()),
+        SequenceDiff(3, tuple(HistoryEntry(created_by=step) for step in steps or ()), ()),
+        SequenceDiff(2, tuple(layers or ()), ()),
         tuple(PackageChange(*change) for change in packages or ()),
         tuple(
             FileChange(path, entry(path, a), entry(path, b), ("content",) if a and b else ())
@@ -215,7 +217,7 @@ PLACES: dict[str, Callable[[str], str]] = {
     "usage's folder": lambda t: Usage((), {"/": 5, t: 3})._repr_html_(),
     "packages": lambda t: FixedRows([Package("x", t, "all", "apk")])._repr_html_(),
     "package": lambda t: Package(t, "1", "all", "apk")._repr_html_(),
-    "images' name": lambda t: Named({t: Descriptor(OCI_MANIFEST, DIGEST, 1)})._repr_html_(),
+    "images' name": lambda t: NamedRows({t: Descriptor(OCI_MANIFEST, DIGEST, 1)})._repr_html_(),
     "ingests": lambda t: Rows([an_ingest(t)])._repr_html_(),
     "ingest": lambda t: an_ingest(t)._repr_html_(),
     "collected ingest": lambda t: Collected((), (an_ingest(t),))._repr_html_(),
@@ -338,7 +340,7 @@ def test_the_largest_values_stay_small() -> None:
         )
         for n in range(2, 200, 11)
     ]
-    values: list[Shown] = [
+    values: list[Displayed] = [
         *filling,
         Descriptor.from_fields({**big, "annotations": many, "urls": [f"https://cdn.test/{t}"] * 1000}),
         a_manifest([big] * 10_000, **{**common, "config": big}),

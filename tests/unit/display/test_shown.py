@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import distsdk
+from distsdk._repr import Displayed, FixedRows, NamedRows, Rows, facts
 from distsdk.analysis.usage import usage
 from distsdk.layers.member import Kind, Member
-from distsdk.layers.overlay import Entry
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.image import HistoryEntry
-from distsdk.model.media import OCI_LAYER_GZIP
-from distsdk.model.shown import FixedRows, Named, Rows, Shown, facts
-from distsdk.store.content import Active, Collected, Info, Verified
+from distsdk.layers.merged import Entry
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import HistoryEntry
+from distsdk.spec.media_types import OCI_LAYER_GZIP
+from distsdk.store.reports import Active, Collected, Info, Verified
 from distsdk.testing import Registry
 
 from .pages import Page, shown
@@ -40,7 +40,7 @@ CLASSES = [name for name in distsdk.__all__ if inspect.isclass(getattr(distsdk, 
 def test_everything_public_shows_itself(name: str) -> None:
     """Each public class has a page, fields for rich, and a repr that somebody wrote: attrs, or we."""
     kind = getattr(distsdk, name)
-    assert callable(getattr(kind, "_repr_html_", None)), f"{name} is no `distsdk.model.shown.Shown`"
+    assert callable(getattr(kind, "_repr_html_", None)), f"{name} is no `distsdk._repr.Displayed`"
     assert callable(getattr(kind, "__rich_repr__", None))
     assert kind.__repr__ is not object.__repr__
 
@@ -74,7 +74,7 @@ def test_a_look_at_an_image_asks_for_nothing(image: tuple[Registry, distsdk.Imag
     for value in (lazy, lazy.layers, lazy.layers[0], lazy.layers[0].blob, lazy.config, lazy.manifest):
         value._repr_html_()
         repr(value)
-        if isinstance(value, Shown):
+        if isinstance(value, Displayed):
             list(value.__rich_repr__())
     assert asked == registry.count()
     assert ["0", "1"] == [row[0] for row in Page(lazy.layers._repr_html_()).rows if row[0].isdigit()]
@@ -141,7 +141,7 @@ def test_where_the_bytes_are(image: tuple[Registry, distsdk.Image]) -> None:
             [["kind", "file"], ["layer", "2"], ["hard link", "yes"]],
         ),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Shown) else "",
+    ids=lambda value: type(value).__name__ if isinstance(value, Displayed) else "",
 )
 def test_values(value: Any, line: str | None, rows: list[list[str]]) -> None:  # noqa: ANN401 - whatever is shown
     """A page with the fields, in units; and one line."""
@@ -158,9 +158,9 @@ def test_collections_of_a_store(tmp_path: Path) -> None:
     store = distsdk.Store(tmp_path / "store")
     assert ["root", str(tmp_path / "store")] in shown(store).rows
     assert not (tmp_path / "store").exists()
-    named = Named({"docker.io/library/redis:7": Descriptor(OCI_LAYER_GZIP, DIGEST, 5)})
+    named = NamedRows({"docker.io/library/redis:7": Descriptor(OCI_LAYER_GZIP, DIGEST, 5)})
     assert ["docker.io/library/redis:7", "", OCI_LAYER_GZIP, str(DIGEST)] in shown(named).rows
-    assert "no images" in shown(Named()).text
+    assert "no images" in shown(NamedRows()).text
     assert {} == store.images()
     begun = Rows([Active("a", None, 3, 6, MOMENT, MOMENT, 7)])
     assert ["a", "3\xa0bytes", "6\xa0bytes", "2026-11-24 12:00:00 UTC", "7"] in shown(begun).rows

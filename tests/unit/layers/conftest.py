@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from distsdk.layers.compression import DEFAULT_LIMITS, LayerLimits
-from distsdk.layers.overlay import Overlay
+from distsdk.layers.merged import Overlay
 from distsdk.layers.tar import index_tar
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 from distsdk.errors import Unsafe
 from distsdk.layers import cache
 from distsdk.layers.cache import Cache
-from distsdk.model.digest import Digest
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -247,7 +247,7 @@ def test_nobody_waits_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 WRITER = """
 import sys
 from distsdk.layers.cache import Cache
-from distsdk.model.digest import Digest
+from distsdk.spec.digest import Digest
 kept = Cache(sys.argv[1], limit=20_000)
 for number in range(60):
     digest = Digest.of(b"%d" % (number % 7))

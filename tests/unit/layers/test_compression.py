@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distsdk.errors import LimitExceeded, MalformedDocument
-from distsdk.layers import compression, deflate, toc
+from distsdk.layers import compression, toc
+from distsdk.layers import gzip_seek as deflate
 from distsdk.layers.compression import FIRST_SLICE, STEP, Compression, LayerLimits, compression_of, decompress, peek
-from distsdk.model import media
+from distsdk.spec import media_types as media
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -206,7 +207,7 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
     decompressor = zstd.ZstdDecompressor
     monkeypatch.setattr("distsdk.layers.compression._zlib", lambda: Zlib)
-    monkeypatch.setattr("distsdk.layers.deflate.zlib", Zlib)
+    monkeypatch.setattr("distsdk.layers.gzip_seek.zlib", Zlib)
     monkeypatch.setattr("distsdk.layers.toc.zlib", Zlib)
     monkeypatch.setattr(zstd, "ZstdDecompressor", lambda **options: Counted(decompressor(**options)))
 

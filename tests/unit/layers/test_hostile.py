@@ -16,8 +16,8 @@ import pytest
 
 from distsdk.errors import DistError, LimitExceeded, MalformedDocument, Unsafe
 from distsdk.layers.member import Kind
+from distsdk.layers.rootfs import MARKER, RootfsWriter
 from distsdk.layers.tar import read_tar
-from distsdk.layers.target import MARKER, Target
 from distsdk.layers.unpack import apply, unpack
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from distsdk.layers.member import Member
-    from distsdk.layers.overlay import Overlay
+    from distsdk.layers.merged import Overlay
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is unpacked on Windows")
 
@@ -325,7 +325,7 @@ def test_links_that_appear_between_entries(
             (target / "a").symlink_to("../canary")
         count += 1
 
-    apply(target, layers_of(entries), at=swap)
+    apply(target, layers_of(entries), on_progress=swap)
     assert before == outside(place, seen)
 
 
@@ -335,15 +335,15 @@ def test_a_folder_that_is_moved_out_while_it_is_removed(
     """The way up leads to where it was moved: that is noticed, and nothing is removed there."""
     deep = place / "target/a/b/c/d"
     deep.mkdir(parents=True)
-    sweep = Target._sweep
+    sweep = RootfsWriter._sweep
 
-    def moving(self: Target, opened: int, path: bytes, keep: set[int] | None) -> Any:  # noqa: ANN401 - private
+    def moving(self: RootfsWriter, opened: int, path: bytes, keep: set[int] | None) -> Any:  # noqa: ANN401 - private
         found = sweep(self, opened, path, keep)
         if path == b"a/b/c/d":
             (place / "target/a/b/c").rename(place / "canary/folder/c")
         return found
 
-    monkeypatch.setattr(Target, "_sweep", moving)
+    monkeypatch.setattr(RootfsWriter, "_sweep", moving)
     with pytest.raises(Unsafe, match="moved away"):
         apply(place / "target", layers_of([file(".wh.a")]))
     assert {"file", "deeper", "c"} == {path.name for path in (place / "canary/folder").iterdir()}

@@ -19,15 +19,16 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsdk.blob import Blob
+from distsdk.content.blob import Blob
 from distsdk.errors import DigestMismatch, DistError, IntegrityError, LimitExceeded, MalformedDocument
-from distsdk.layers import deflate, index
+from distsdk.layers import gzip_seek as deflate
+from distsdk.layers import seek_index as index
 from distsdk.layers.compression import DEFAULT_LIMITS, Compression, LayerLimits, decompress
-from distsdk.layers.deflate import PACKED_SPACING, SPACING, Gunzip, inflate
-from distsdk.layers.index import Index, Way
+from distsdk.layers.gzip_seek import PACKED_SPACING, SPACING, Gunzip, inflate
 from distsdk.layers.member import Kind, Member
+from distsdk.layers.seek_index import SeekIndex, Way
 from distsdk.layers.tar import index_tar
-from distsdk.model.digest import Digest
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,10 +212,10 @@ LAYER = archive(a=words(3 * MIB), b=NOISE, c=b"", d=b"last")
 LAYERS = {"plain": LAYER, "gzip": gzip.compress(LAYER), "zstd": zstd.compress(LAYER)}
 
 
-def build(packed: bytes, *, copy: io.BytesIO | None = None, **options: object) -> Index:
+def build(packed: bytes, *, copy: io.BytesIO | None = None, **options: object) -> SeekIndex:
     """Return the index of a layer."""
     file = io.BytesIO() if copy is None else copy
-    return Index.build(
+    return SeekIndex.build(
         Blob.from_bytes(packed),
         "application/octet-stream",
         copy=lambda: file,
@@ -226,7 +227,7 @@ def build(packed: bytes, *, copy: io.BytesIO | None = None, **options: object) -
 def test_a_pass_tells_members_diff_id_and_spans(kind: str) -> None:
     """Of each compression; the spans unpack to the archive, from the layer or from the copy that was made."""
     packed, copy, seen = LAYERS[kind], io.BytesIO(), list[int]()
-    found = build(packed, copy=copy, diff_id=Digest.of(LAYER), at=seen.append)
+    found = build(packed, copy=copy, diff_id=Digest.of(LAYER), on_progress=seen.append)
     assert tuple(index_tar([LAYER])[0]) == found.members
     assert (Digest.of(LAYER), Digest.of(packed), len(packed)) == (found.diff_id, found.digest, found.size)
     expected = {"plain": Way.PLAIN, "gzip": Way.GZIP if deflate.available() else Way.COPY, "zstd": Way.COPY}
@@ -294,7 +295,7 @@ def test_a_wrong_layer_is_told_by_its_digest() -> None:
     ):
         blob = Blob(Blob.from_bytes(wrong)._source, right.digest)
         with pytest.raises(DigestMismatch) as caught:
-            Index.build(blob, "application/octet-stream", copy=io.BytesIO)
+            SeekIndex.build(blob, "application/octet-stream", copy=io.BytesIO)
         assert str(right.digest) == caught.value.expected
 
 
@@ -313,7 +314,7 @@ def test_a_layer_that_is_no_archive_is_refused() -> None:
         with pytest.raises(MalformedDocument):
             build(packed)
     with pytest.raises(MalformedDocument, match="media type"):
-        Index.build(Blob.from_bytes(LAYERS["gzip"]), PLAIN_TYPE, copy=io.BytesIO)
+        SeekIndex.build(Blob.from_bytes(LAYERS["gzip"]), PLAIN_TYPE, copy=io.BytesIO)
 
 
 def test_another_diff_id_is_refused() -> None:
@@ -357,7 +358,7 @@ MEMBER = Member(
     stored=3,
     parts=((0, 1), (2**39, 2)),
 )
-INDEX = Index(
+INDEX = SeekIndex(
     Digest.of(b"layer"),
     5,
     Digest.of(b"archive"),
@@ -373,10 +374,10 @@ INDEX = Index(
 
 def test_an_index_is_read_as_it_was_written() -> None:
     """Every field of it, for every kind of member."""
-    assert INDEX == Index.from_bytes(INDEX.to_bytes(), INDEX.digest)
+    assert INDEX == SeekIndex.from_bytes(INDEX.to_bytes(), INDEX.digest)
     for packed in LAYERS.values():
         found = build(packed)
-        assert found == Index.from_bytes(found.to_bytes(), found.digest)
+        assert found == SeekIndex.from_bytes(found.to_bytes(), found.digest)
 
 
 def test_an_index_is_small() -> None:
@@ -393,16 +394,16 @@ def test_a_wrong_bit_anywhere_in_an_index_is_found() -> None:
     data = INDEX.to_bytes()
     for at in range(len(data)):
         with pytest.raises(MalformedDocument, match="made anew"):
-            Index.from_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :], INDEX.digest)
+            SeekIndex.from_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :], INDEX.digest)
     for cut in range(len(data)):
         with pytest.raises(MalformedDocument, match="made anew"):
-            Index.from_bytes(data[:cut], INDEX.digest)
+            SeekIndex.from_bytes(data[:cut], INDEX.digest)
 
 
 def test_an_index_of_another_layer_is_refused() -> None:
     """Whatever name the file has."""
     with pytest.raises(MalformedDocument, match="another layer"):
-        Index.from_bytes(INDEX.to_bytes(), Digest.of(b"another layer"))
+        SeekIndex.from_bytes(INDEX.to_bytes(), Digest.of(b"another layer"))
 
 
 @pytest.mark.slow
@@ -417,7 +418,7 @@ def test_an_index_with_a_right_checksum_and_wrong_content(data: st.DataObject) -
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     forged = whole[: begin - 32] + hashlib.sha256(body).digest() + bytes(body)
     try:
-        found = Index.from_bytes(forged, INDEX.digest)
+        found = SeekIndex.from_bytes(forged, INDEX.digest)
     except MalformedDocument:
         return
     assert found.digest == INDEX.digest
@@ -461,7 +462,7 @@ def test_an_index_of_another_version_is_left_alone() -> None:
     at = len(b"distsdk layer index\0")
     newer = data[:at] + struct.pack("<I", index.VERSION + 1) + data[at + 4 :]
     with pytest.raises(MalformedDocument, match="version"):
-        Index.from_bytes(newer, INDEX.digest)
+        SeekIndex.from_bytes(newer, INDEX.digest)
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -21,21 +21,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distsdk
-from distsdk.blob import Blob, Stat
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
 from distsdk.errors import DigestMismatch, DistError, IntegrityError, MalformedDocument, NotFound, SizeMismatch, Unsafe
-from distsdk.layers import deflate
+from distsdk.layers import gzip_seek as deflate
 from distsdk.layers.cache import Cache
-from distsdk.layers.index import Index, Way
 from distsdk.layers.layer import READ_AHEAD, LayerFiles
 from distsdk.layers.member import Kind, Member
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
+from distsdk.layers.seek_index import SeekIndex, Way
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
 from distsdk.testing import IgnoreRange, Registry, WrongBytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from distsdk.blob import ByteStream
+    from distsdk.content.source import ByteStream
 
 MIB = 1024 * 1024
 DATA = Path(__file__).parents[2] / "data" / "layers"
@@ -217,7 +218,7 @@ def test_a_pass_is_made_once(registry: Registry, tmp_path: Path, kind: str) -> N
     layer = open_layer(registry, descriptor, cache=cache, diff_id=Digest.of(archive))
     assert ("pass", len(data)) == (layer.source, layer.cost)
     seen: list[int] = []
-    layer.prepare(at=seen.append)
+    layer.prepare(on_progress=seen.append)
     assert ("index", 0, "verified", len(data)) == (layer.source, layer.cost, layer.trust, seen[-1])
     assert len(data) + 72 == registry.count_bytes(path=BLOBS)
     later = open_layer(registry, descriptor, cache=cache, diff_id=Digest.of(archive))
@@ -675,7 +676,7 @@ def test_nothing_is_kept_of_a_pass_that_was_given_up(registry: Registry, tmp_pat
     cache = Cache(tmp_path / "cache")
     layer = open_layer(registry, put(registry, big("zstd")), cache=cache)
     with pytest.raises(KeyboardInterrupt):
-        layer.prepare(at=stop)
+        layer.prepare(on_progress=stop)
     assert 0 == cache.size()
     assert "text" in {member.path.decode() for member in layer.members}
 
@@ -686,7 +687,7 @@ def test_a_planted_index_with_a_right_checksum_gives_no_bytes_of_others(registry
     layer = open_layer(registry, descriptor, cache=cache)
     layer.prepare()
     (path,) = cache.folder.glob("*.index1")
-    true = Index.from_bytes(path.read_bytes(), descriptor.digest)
+    true = SeekIndex.from_bytes(path.read_bytes(), descriptor.digest)
     forged = evolve(
         true, way=Way.PLAIN, members=tuple(evolve(member, offset=member.offset + 2**40) for member in true.members)
     )

@@ -12,7 +12,7 @@ import pytest
 from distsdk.errors import LimitExceeded
 from distsdk.layers.compression import LayerLimits
 from distsdk.layers.lookups import Lookups
-from distsdk.layers.overlay import _View
+from distsdk.layers.merged import _View
 from distsdk.layers.tar import index_tar
 from distsdk.layers.unpack import apply, unpack
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from distsdk.layers.overlay import Overlay
+    from distsdk.layers.merged import Overlay
 
     Info = tuple[tarfile.TarInfo, bytes]
     Entry = Callable[..., Info]
@@ -99,7 +99,7 @@ def test_whiteouts_are_applied_in_linear_work(
     """Whiteouts find each folder empty of lower files after the first one, and do not look again."""
     entries = make(entry)
     packed = layer(*entries)
-    assert calls(lambda: apply(tmp_path / "target", packed), "target") <= CALLS * names(entries)
+    assert calls(lambda: apply(tmp_path / "target", packed), "rootfs") <= CALLS * names(entries)
 
 
 @ON_DISK
@@ -145,7 +145,7 @@ def test_entries_behind_links_take_linear_work(entry: Entry, layer: Callable[...
     entries, link = chain(entry)
     entries += [entry(f"{link}/{n % 400}/{n}") for n in range(2000)]
     packed = layer(*entries)
-    assert calls(lambda: apply(tmp_path / "target", packed), "target") <= CALLS * names(entries)
+    assert calls(lambda: apply(tmp_path / "target", packed), "rootfs") <= CALLS * names(entries)
 
 
 @ON_DISK
@@ -153,7 +153,7 @@ def test_links_that_multiply_the_work_are_refused(
     entry: Entry, layer: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Entries that have a chain of links looked up again and again exceed a limit."""
-    monkeypatch.setattr("distsdk.layers.target.Lookups", partial(Lookups, 50_000))
+    monkeypatch.setattr("distsdk.layers.rootfs.Lookups", partial(Lookups, 50_000))
     entries, link = chain(entry)
     for n in range(500):
         entries += [entry("other", "symlink", to="x"), entry(f"{link}/{n}")]
@@ -167,7 +167,7 @@ def test_links_that_multiply_the_work_are_refused(
 
 def lines(work: Callable[[], object]) -> int:
     """Return how many lines are run of the module that merges layers: its loops call little."""
-    file = import_module("distsdk.layers.overlay").__file__
+    file = import_module("distsdk.layers.merged").__file__
     count = 0
 
     def trace(frame: Any, event: str, _: object) -> Any:  # noqa: ANN401 - a frame, and this function
@@ -210,7 +210,7 @@ def test_links_that_multiply_the_work_of_merging_are_refused(
     entry: Entry, layer: Callable[..., bytes], merged: Callable[..., Overlay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Entries that have a chain of links looked up again and again exceed a limit in the merged tree, too."""
-    monkeypatch.setattr("distsdk.layers.overlay.Lookups", partial(Lookups, 50_000))
+    monkeypatch.setattr("distsdk.layers.merged.Lookups", partial(Lookups, 50_000))
     entries, link = chain(entry)
     for n in range(500):
         entries += [entry("other", "symlink", to="x"), entry(f"{link}/{n}")]

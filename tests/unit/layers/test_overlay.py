@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from distsdk.errors import DistError, LimitExceeded, MalformedDocument, NotFound, Unsafe
 from distsdk.layers.member import Kind, Member
-from distsdk.layers.overlay import MAX_LINKS, Entry, Overlay
+from distsdk.layers.merged import MAX_LINKS, Entry, Overlay
 from distsdk.layers.unpack import unpack
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from distsdk.errors import DigestMismatch, DistError, IntegrityError, LimitExceeded, MalformedDocument
 from distsdk.layers import toc
 from distsdk.layers.member import Kind
-from distsdk.layers.toc import FOOTER, Chunk, Place, Toc, locate, read_toc, unpack_chunk
+from distsdk.layers.toc import FOOTER, Chunk, Toc, TocLocation, locate, read_toc, unpack_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -560,7 +560,7 @@ def test_errors_of_reading_pass_through() -> None:
 
     calls: list[Callable[[], object]] = [
         lambda: locate({}, 100, fail),
-        lambda: read_toc(Place("gzip", 1, 50, None), fail),
+        lambda: read_toc(TocLocation("gzip", 1, 50, None), fail),
     ]
     for call in calls:
         with pytest.raises(IntegrityError):

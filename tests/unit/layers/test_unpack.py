@@ -24,18 +24,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsdk.blob import Blob, Stat
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
 from distsdk.errors import DigestMismatch, DistError, LimitExceeded, MalformedDocument, Unreachable, Unsafe
 from distsdk.layers.compression import LayerLimits
 from distsdk.layers.unpack import _Ahead, apply, unpack
-from distsdk.model.digest import Digest
-from distsdk.model.media import OCI_LAYER, OCI_LAYER_GZIP
+from distsdk.spec.digest import Digest
+from distsdk.spec.media_types import OCI_LAYER, OCI_LAYER_GZIP
 
 if TYPE_CHECKING:
     import tarfile
     from collections.abc import Callable, Iterator
 
-    from distsdk.blob import ByteStream
+    from distsdk.content.source import ByteStream
 
     Info = tuple[tarfile.TarInfo, bytes]
     Seen = dict[str, tuple[object, ...]]
@@ -581,7 +582,9 @@ def test_the_marker_is_there_until_all_is_well(
     """From before the first write; no whiteout takes it away."""
     found = []
     data = [layer(entry("a")), layer(entry(".wh..wh..opq"), entry(f".wh.{MARKER}"), entry("b"))]
-    unpack(data, target, at=lambda member: found.append((member.path, (target / MARKER).exists(), names(target))))
+    unpack(
+        data, target, on_progress=lambda member: found.append((member.path, (target / MARKER).exists(), names(target)))
+    )
     assert [False, True, True, True] == [there for _, there, _ in found]
     assert set() == found[0][2]
     assert {"b"} == names(target)
@@ -607,7 +610,7 @@ def test_what_ends_early_is_marked(
             if (target / "b").exists() or getattr(member, "path", b"") == b"b":
                 raise KeyboardInterrupt
 
-        work, error = lambda: unpack([data], target, at=interrupt), KeyboardInterrupt
+        work, error = lambda: unpack([data], target, on_progress=interrupt), KeyboardInterrupt
     with pytest.raises(error):
         work()
     assert {MARKER, "old", "old/x"} <= names(target)
@@ -678,7 +681,7 @@ def test_two_at_once(entry: Callable[..., Info], layer: Callable[..., bytes], ta
             unpack([layer(entry("b"))], target)
         refused.append(caught)
 
-    unpack([layer(entry("a"))], target, at=again)
+    unpack([layer(entry("a"))], target, on_progress=again)
     assert ({"a"}, 1) == (names(target), len(refused))
 
 
@@ -818,7 +821,7 @@ def test_a_dry_run_writes_nothing(entry: Callable[..., Info], layer: Callable[..
     """It lists, counts and checks; the directory need not be there."""
     listed: list[bytes] = []
     data = layer(entry("a", data=b"12345"), entry(".wh.b"), entry("c/"))
-    result = unpack([data, data], target, dry_run=True, at=lambda member: listed.append(member.path))
+    result = unpack([data, data], target, dry_run=True, on_progress=lambda member: listed.append(member.path))
     assert (4, 2, 10, (digest(data),) * 2) == (result.entries, result.removed, result.size, result.diff_ids)
     assert [b"a", b".wh.b", b"c"] * 2 == listed
     assert not target.exists()
@@ -942,7 +945,7 @@ def test_what_is_got_ahead_has_an_end() -> None:
     assert 4 == len(got)
     assert b"12345" == next(ahead)
     assert full.acquire(timeout=30)
-    ahead.close(patience=None)
+    ahead.close(retry_state=None)
     assert closed.is_set()
     assert [] == list(ahead)
 
@@ -977,7 +980,7 @@ def test_layers_are_got_ahead(entry: Callable[..., Info], layer: Callable[..., b
         assert member
         assert asked.wait(30)
 
-    unpack([layer(entry("a")), blob], target, at=wait)
+    unpack([layer(entry("a")), blob], target, on_progress=wait)
     assert {"a", "b"} == names(target)
 
 
@@ -1004,7 +1007,7 @@ def test_descriptors_are_bounded_and_given_back(
         nonlocal most
         most = max(most, len(os.listdir("/dev/fd")))  # noqa: PTH208 - counted
 
-    apply(target, layer(*(entry(f"{number % 40}/{number}/file") for number in range(600))), at=count)
+    apply(target, layer(*(entry(f"{number % 40}/{number}/file") for number in range(600))), on_progress=count)
     assert 1200 + 40 == len(names(target))
     assert most < before + 150
     assert before == len(os.listdir("/dev/fd"))  # noqa: PTH208 - counted

@@ -14,13 +14,12 @@ import pytest
 
 import distsdk
 from distsdk import Descriptor, Digest, Store
-from distsdk.blob import Blob
+from distsdk.content.blob import Blob
 from distsdk.errors import InvalidConfig, LimitExceeded, MalformedDocument, UnsupportedDocument
 from distsdk.layout import documents, reader
 from distsdk.layout.directory import LayoutDirectory
-from distsdk.model import media
-from distsdk.model.descriptor import REF_NAME
-from distsdk.remotes.folder import FolderRemote
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import REF_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +62,6 @@ class OfRemote:
 
     def __init__(self, folder: Path) -> None:
         remote = distsdk.connect(str(folder))
-        assert isinstance(remote, FolderRemote)
         self.remote = remote
 
     def names(self) -> list[str]:
@@ -342,7 +340,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import distsdk
-from distsdk.model import media
+from distsdk.spec import media_types as media
 raw, folders, number = sys.argv[1].encode(), Path(sys.argv[2]), sys.argv[3]
 print("ready", flush=True)
 for folder in sys.stdin:

@@ -12,13 +12,14 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsdk.errors import DistError, redact
-from distsdk.model.media import parse_media_type
-from distsdk.remotes.registry import next_link
+from distsdk._secrets import redact
+from distsdk.errors import DistError
+from distsdk.remotes.listing import next_link
+from distsdk.spec.media_types import parse_media_type
 from distsdk.transport.auth import merge_scopes, parse_challenges, parse_token_reply
 from distsdk.transport.credentials import parse_auth_file
 from distsdk.transport.hosts import parse_hosts
-from distsdk.transport.http import parse_retry_after
+from distsdk.transport.response import parse_retry_after
 from distsdk.transport.resume import parse_content_range
 
 if TYPE_CHECKING:

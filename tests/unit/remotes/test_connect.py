@@ -14,9 +14,9 @@ import pytest
 
 import distsdk
 from distsdk.errors import DistWarning, InvalidConfig, InvalidReference, Unreachable
-from distsdk.model.media import OCI_MANIFEST
-from distsdk.remotes import base
-from distsdk.remotes.registry import RegistryRemote
+from distsdk.remotes import connect as base
+from distsdk.remotes.registry import RegistryFetcher
+from distsdk.spec.media_types import OCI_MANIFEST
 from distsdk.testing import Registry
 from distsdk.transport.retry import Retry
 
@@ -56,7 +56,7 @@ def test_a_locator_leads_to_an_endpoint(locator: str, canonical: str, expected: 
     """Docker Hub's registry has another name; loopback speaks plain HTTP and nobody else does."""
     remote = distsdk.connect(locator)
     assert canonical == str(remote.locator)
-    assert isinstance(remote, RegistryRemote)
+    assert isinstance(remote.fetcher, RegistryFetcher)
     assert expected == endpoint(locator)
     assert expected == endpoint(str(distsdk.Locator.parse(locator)))
 
@@ -113,7 +113,7 @@ def install(folder: Path, name: str, code: str | None, entry_points: str) -> Non
 
 
 FACTORY = """
-class Remote:
+class SomeFetcher:
     def __init__(self, locator, settings):
         self.locator, self.settings = locator, settings
     def fetch(self, object, *hints):
@@ -127,21 +127,20 @@ def test_a_plug_in_gets_the_hosts_that_it_claims(installed: Path) -> None:
         installed,
         "some_plugin",
         FACTORY,
-        "files.example = some_plugin:Remote\nports.example:5000 = some_plugin:Remote",
+        "files.example = some_plugin:SomeFetcher\nports.example:5000 = some_plugin:SomeFetcher",
     )
     remote = distsdk.connect("files.example/a/b", timeouts=distsdk.Timeouts(read=3))
-    assert ("Remote", "files.example/a/b") == (type(remote).__name__, str(remote.locator))
-    assert isinstance(remote, distsdk.Remote)
-    assert 3 == vars(remote)["settings"].timeouts.read
+    assert ("SomeFetcher", "files.example/a/b") == (type(remote.fetcher).__name__, str(remote.locator))
+    assert 3 == vars(remote.fetcher)["settings"].timeouts.read
     expected = {
-        "files.example:80/a": "Remote",
-        "ports.example:5000/a": "Remote",
-        "ports.example:5001/a": "RegistryRemote",
-        "ports.example/a": "RegistryRemote",
-        "sub.files.example/a": "RegistryRemote",
-        "ghcr.io/a/b": "RegistryRemote",
+        "files.example:80/a": "SomeFetcher",
+        "ports.example:5000/a": "SomeFetcher",
+        "ports.example:5001/a": "RegistryFetcher",
+        "ports.example/a": "RegistryFetcher",
+        "sub.files.example/a": "RegistryFetcher",
+        "ghcr.io/a/b": "RegistryFetcher",
     }
-    assert expected == {locator: type(distsdk.connect(locator)).__name__ for locator in expected}
+    assert expected == {locator: type(distsdk.connect(locator).fetcher).__name__ for locator in expected}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_a_plug_in_that_cannot_be_loaded_is_named(
     install(installed, "gone_plugin", code, f"gone.example = {target}")
     with pytest.raises(InvalidConfig, match=r"gone_plugin:Remote.*gone\.example"):
         distsdk.connect("gone.example/a")
-    assert isinstance(distsdk.connect("ghcr.io/a"), RegistryRemote)
+    assert isinstance(distsdk.connect("ghcr.io/a").fetcher, RegistryFetcher)
 
 
 # Hosts that cannot be reached

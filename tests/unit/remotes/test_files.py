@@ -19,8 +19,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 import distsdk
 from distsdk.errors import Denied, DistError, InvalidConfig, InvalidReference, MissingExtra, NotFound, Unreachable
 from distsdk.layout.files import LocalFiles, read_document
-from distsdk.model.digest import Digest
 from distsdk.remotes.files import RemoteFiles, files_at
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import distsdk
+from distsdk import Remote
 from distsdk.errors import (
     Denied,
     DigestMismatch,
@@ -29,9 +30,8 @@ from distsdk.errors import (
     UnsupportedDocument,
 )
 from distsdk.layout import reader
-from distsdk.model import media
-from distsdk.model.digest import Digest
-from distsdk.remotes.layout import LayoutRemote
+from distsdk.spec import media_types as media
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,10 +79,9 @@ class Made:
         return self.add({"schemaVersion": 2, "layers": [], "annotations": {"content": content}}, *names, **entry)
 
     @property
-    def remote(self) -> LayoutRemote:
+    def remote(self) -> Remote:
         """A remote over it."""
         remote = distsdk.connect(str(self.folder))
-        assert isinstance(remote, LayoutRemote)
         return remote
 
 
@@ -451,7 +450,7 @@ def test_a_forked_child_does_not_wait_for_a_thread_that_it_has_not(made: Made) -
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with remote._lock:
+        with remote.fetcher._lock:  # type: ignore[attr-defined]
             held.set()
             done.wait()
 
@@ -479,14 +478,13 @@ def test_a_forked_child_does_not_wait_for_a_thread_that_it_has_not(made: Made) -
 def test_a_remote_shows_where_it_is(made: Made, tmp_path: Path) -> None:
     """The place in one line, and in a notebook; nothing is read for it."""
     remote = distsdk.connect("s3://bucket/<b>")
-    assert "<LayoutRemote s3://bucket/<b>>" == repr(remote)
-    assert isinstance(remote, LayoutRemote)
+    assert "<Remote s3://bucket/<b>>" == repr(remote)
     assert "s3://bucket/&lt;b&gt;" in remote._repr_html_()
     assert "s3://bucket/<b>" in repr(remote.tags())
     (tmp_path / "models.internal").mkdir()
     (tmp_path / "models.internal/hosts.toml").write_text('remote = "layout"\nurl = "https://files.example/models/"\n')
     named = distsdk.connect("models.internal/x", hosts=distsdk.Hosts(hosts_dir=tmp_path))
-    assert "<LayoutRemote models.internal/x at https://files.example/models/x>" == repr(named)
+    assert "<Remote models.internal/x at https://files.example/models/x>" == repr(named)
 
 
 # Configuration

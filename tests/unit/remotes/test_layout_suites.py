@@ -22,12 +22,13 @@ import fsspec
 import pytest
 
 import distsdk
-from distsdk.model import media
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
-from distsdk.model.reference import Locator
+from distsdk import Remote
 from distsdk.remotes.files import RemoteFiles
-from distsdk.remotes.layout import LayoutRemote
+from distsdk.remotes.layout import LayoutFetcher
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
+from distsdk.spec.reference import Locator
 from distsdk.testing.suite import (
     SAMPLE,
     Content,
@@ -41,8 +42,6 @@ from distsdk.testing.suite import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from distsdk.remotes.base import Remote
 
 
 def layout_files(content: Content) -> dict[str, bytes]:
@@ -182,7 +181,7 @@ class TestLocalThroughFsspec(_Suites):
         """Over fsspec's own way to the files of this machine, which `connect` does not take."""
         write_folder(tmp_path / "layout", FILES)
         url = f"file://{tmp_path}/layout"
-        return LayoutRemote(Locator.parse(url), RemoteFiles(url))
+        return Remote(LayoutFetcher(Locator.parse(url), RemoteFiles(url)))
 
 
 class TestMemory(_Suites):
@@ -351,7 +350,6 @@ def test_all_kinds_of_files_are_read_in_all_places(web: str, bucket: str, tmp_pa
         ("models.internal/layout", SAMPLE),
     ):
         remote = distsdk.connect(place, hosts=hosts)
-        assert isinstance(remote, LayoutRemote)
         assert {*content.tags} == {*remote.tags()}
         assert dict(content.objects) == {digest: remote.fetch(digest).read() for digest in content.objects}
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import distsdk
+from distsdk import Remote
+from distsdk.content.protocols import Deletable, Pushable, ReferrerLister
 from distsdk.errors import InvalidConfig, InvalidReference, MalformedDocument, NotFound, SizeMismatch, Unsafe
-from distsdk.model import media
-from distsdk.model.descriptor import REF_NAME, Descriptor
-from distsdk.model.digest import Digest
-from distsdk.remotes.base import Deletable, Pushable, ReferrerLister
-from distsdk.remotes.folder import FolderRemote
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import REF_NAME, Descriptor
+from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 EMPTY = json.dumps({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": []}).encode()
 
 
-def connected(folder: Path) -> FolderRemote:
+def connected(folder: Path) -> Remote:
     """The remote for a folder."""
     remote = distsdk.connect(str(folder))
-    assert isinstance(remote, FolderRemote)
     return remote
 
 
-def note(remote: FolderRemote, text: str, tag: str | None = None, **more: object) -> Descriptor:
+def note(remote: Remote, text: str, tag: str | None = None, **more: object) -> Descriptor:
     """Push an artifact."""
     config = remote.push_blob(b"{}", media_type=media.OCI_EMPTY)
     fields = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": config.to_fields(), "layers": []}
@@ -81,8 +80,8 @@ def test_archives_and_urls_take_nothing(tmp_path: Path) -> None:
     (tmp_path / "archive.tar").write_bytes(b"x")
     for locator in (str(tmp_path / "archive.tar"), "memory://layout", "https://files.example/layout/"):
         remote = distsdk.connect(locator)
-        assert not isinstance(remote, Pushable | Deletable)
-        assert isinstance(remote, ReferrerLister)
+        assert not isinstance(remote.fetcher, Pushable | Deletable)
+        assert isinstance(remote.fetcher, ReferrerLister)
 
 
 @pytest.mark.parametrize("place", ["blobs", "blobs/sha256"])
@@ -227,7 +226,7 @@ def test_a_store_at_the_same_place_sees_it(tmp_path: Path) -> None:
 WRITER = """
 import json, sys
 import distsdk
-from distsdk.model import media
+from distsdk.spec import media_types as media
 remote = distsdk.connect(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -13,12 +13,12 @@ import pytest
 from attrs import field, frozen
 
 import distsdk
+from distsdk import Remote
 from distsdk.errors import LimitExceeded, MalformedDocument, MediaTypeMismatch, NotFound, RegistryError, Unsafe
-from distsdk.model import media
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
 from distsdk.remotes import referrers
-from distsdk.remotes.registry import RegistryRemote
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
 from distsdk.testing import Fault, Header, JsonFields, Link, Registry, Request, Response, Status
 
 if TYPE_CHECKING:
@@ -49,14 +49,13 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(referrers, "SETTLE", 0.02)
 
 
-def connected(registry: Registry) -> RegistryRemote:
+def connected(registry: Registry) -> Remote:
     """The remote for the repository."""
     remote = distsdk.connect(registry.locator(REPOSITORY))
-    assert isinstance(remote, RegistryRemote)
     return remote
 
 
-def note(remote: RegistryRemote, text: str, subject: Descriptor, kind: str = "application/x-note") -> Descriptor:
+def note(remote: Remote, text: str, subject: Descriptor, kind: str = "application/x-note") -> Descriptor:
     """Push a note about something, and return how it is listed."""
     config = remote.push_blob(b"{}", media_type=media.OCI_EMPTY)
     fields = {
@@ -237,7 +236,6 @@ def test_a_list_is_bounded(silent: Registry, monkeypatch: pytest.MonkeyPatch) ->
     """One that nobody could read any more is not written."""
     image = silent.add_image(REPOSITORY, "1")
     remote = distsdk.connect(silent.locator(REPOSITORY), limits=distsdk.Limits(document=1000))
-    assert isinstance(remote, RegistryRemote)
     for number in range(2):
         note(remote, str(number), image)
     with pytest.raises(LimitExceeded, match="list of referrers"):
@@ -362,9 +360,9 @@ def test_threads_lose_no_entry(silent: Registry, monkeypatch: pytest.MonkeyPatch
 WRITER = """
 import json, sys
 import distsdk
-from distsdk.model import media
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.digest import Digest
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.digest import Digest
 remote, name = distsdk.connect(sys.argv[1]), sys.argv[2]
 config = remote.push_blob(b"{}", media_type=media.OCI_EMPTY)
 print("ready", flush=True)

@@ -22,7 +22,7 @@ from distsdk.testing.suite import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from distsdk.remotes.base import Remote
+    from distsdk.remotes.remote import Remote
 
 
 def fill(registry: Registry) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from distsdk import Store
-from distsdk.blob import Blob
-from distsdk.model.descriptor import Descriptor
-from distsdk.model.media import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from distsdk.content.blob import Blob
+from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from distsdk import Descriptor, Digest, DigestMismatch, LimitExceeded, MalformedDocument, NotFound, Store
-from distsdk.blob import Blob
+from distsdk.content.blob import Blob
 from distsdk.errors import IntegrityError, InvalidConfig, Unreachable
-from distsdk.model.media import (
+from distsdk.spec.media_types import (
     DOCKER_CONFIG,
     DOCKER_FOREIGN_LAYER_GZIP,
     DOCKER_LAYER_GZIP,
@@ -25,7 +25,7 @@ from distsdk.model.media import (
     OCI_LAYER,
     OCI_MANIFEST,
 )
-from distsdk.store import local
+from distsdk.store import store as local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from distsdk import Descriptor, Digest, DistError, NotFound, Store, Unsafe
-from distsdk.blob import Blob, Stat
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,8 +19,8 @@ from distsdk import (
     Store,
 )
 from distsdk.layout import documents, reader
-from distsdk.model import media
-from distsdk.model.descriptor import REF_NAME
+from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import REF_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,10 +18,11 @@ import pytest
 from attrs import define, field
 
 from distsdk import Digest, DigestMismatch, DistError, InvalidConfig, NotFound, SizeMismatch, Store
-from distsdk.blob import Blob, Stat
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
 from distsdk.errors import Unreachable, UnsupportedDocument
 from distsdk.layout import reader
-from distsdk.model.digest import Digest as ModelDigest
+from distsdk.spec.digest import Digest as ModelDigest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -195,7 +196,7 @@ def test_the_time_of_the_commit_is_told(store: Store) -> None:
             raise KeyError
 
     with pytest.raises(KeyError):
-        store.ingest(Shelf().blob(), at=at)
+        store.ingest(Shelf().blob(), on_progress=at)
     [part] = (store.root / "ingest").glob("*.data")
     assert DATA == part.read_bytes()
     os.utime(part, (0, 0))
@@ -208,7 +209,7 @@ def test_the_time_of_the_commit_is_told(store: Store) -> None:
 def test_progress_is_told(store: Store) -> None:
     """Bytes that are here, up to all of them."""
     told: list[int] = []
-    store.ingest(Shelf().blob(), at=told.append)
+    store.ingest(Shelf().blob(), on_progress=told.append)
     assert sorted(told) == told
     assert (0, len(DATA)) == (told[0], told[-1])
 

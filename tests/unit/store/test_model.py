@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from distsdk import Descriptor, Digest, DigestMismatch, NotFound, Store
-from distsdk.blob import Blob
+from distsdk.content.blob import Blob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

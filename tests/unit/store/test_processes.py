@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from distsdk import Digest, Store
-from distsdk.blob import Blob, Stat
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
 from distsdk.layout import locks
-from distsdk.store import local
+from distsdk.store import store as local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,8 @@ pytestmark = [
 ASKER = """
 import os, sys, time
 from distsdk import Digest, Store
-from distsdk.blob import Blob, Stat
+from distsdk.content.blob import Blob
+from distsdk.content.source import Stat
 
 root, data, log, digest, key = sys.argv[1:]
 
@@ -172,7 +174,7 @@ def test_who_waits_goes_on_when_the_writer_is_killed(store: Store, in_child: InC
         return opened(offset, end)
 
     source.open = note  # type: ignore[method-assign]
-    assert not store.ingest(Blob(source, digest), at=at).existed
+    assert not store.ingest(Blob(source, digest), on_progress=at).existed
     assert [200_000] == asked
     assert [200_000, 200_000] == told[:2]
     assert data == store.open(digest).read()
@@ -199,7 +201,7 @@ def test_who_waits_can_give_up(store: Store, in_child: InChild) -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        store.ingest([b"abcdef"], expected_digest=digest, at=at)
+        store.ingest([b"abcdef"], expected_digest=digest, on_progress=at)
     assert [3] == told
     os.write(gone_on, b"x")
     assert 0 == writer.wait()
@@ -213,9 +215,9 @@ class Clock:
         at: What happens after so many seconds.
     """
 
-    def __init__(self, at: dict[float, Callable[[], object]] | None = None) -> None:
+    def __init__(self, on_progress: dict[float, Callable[[], object]] | None = None) -> None:
         self.now = 0.0
-        self._at = dict(sorted((at or {}).items()))
+        self._at = dict(sorted((on_progress or {}).items()))
 
     def monotonic(self) -> float:
         """Return the seconds that have passed."""
@@ -282,7 +284,7 @@ def test_ingest_fetches_itself_when_the_writer_is_stopped(
     def note(here: int) -> None:
         told.append((clock.now, here))
 
-    got = store.ingest([data], expected_digest=Digest.of(data), at=note)
+    got = store.ingest([data], expected_digest=Digest.of(data), on_progress=note)
     assert (False, data) == (got.existed, store.blob(got.digest).read())
     assert 60 <= clock.now < 61
     assert {100_000} == {here for now, here in told if now < 60}

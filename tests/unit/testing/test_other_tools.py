@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from distsdk.model import media
+from distsdk.spec import media_types as media
 from distsdk.testing import Registry
 
 from ...support import HANGS, wait_until

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from distsdk.model import media
-from distsdk.model.digest import Digest
+from distsdk.spec import media_types as media
+from distsdk.spec.digest import Digest
 from distsdk.testing import (
     CutUpload,
     NoMount,

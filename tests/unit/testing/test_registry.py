@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsdk.model import media
-from distsdk.model.digest import Digest
-from distsdk.model.platform import Platform
+from distsdk.spec import media_types as media
+from distsdk.spec.digest import Digest
+from distsdk.spec.platform import Platform
 from distsdk.testing import Headers, Registry, Stall
 
 from ...support import HANGS, wait_until

@@ -11,9 +11,10 @@ import pytest
 from attrs import field, frozen
 
 import distsdk.testing
+from distsdk.transport.client import Transport
 from distsdk.transport.hosts import Endpoint, Hosts
-from distsdk.transport.http import Limits, Timeouts, Transport
 from distsdk.transport.retry import Retry
+from distsdk.transport.settings import Limits, Timeouts
 
 from ...support import fork
 

@@ -10,16 +10,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distsdk.errors import MalformedDocument
-from distsdk.transport.auth import DEFAULT_LIFETIME, Challenge, Grant, parse_challenges, parse_token_reply
+from distsdk.transport.auth import DEFAULT_LIFETIME, AuthChallenge, Grant, parse_challenges, parse_token_reply
 
-BEARER = Challenge("bearer", {"realm": "https://auth.example/token", "service": "s", "scope": "repository:x:pull,push"})
+BEARER = AuthChallenge(
+    "bearer", {"realm": "https://auth.example/token", "service": "s", "scope": "repository:x:pull,push"}
+)
 
 #: A header, and the challenges in it. The grammar is RFC 9110, sections 5.6.1, 11.2, 11.3 and 11.6.1.
-TABLE: dict[str, tuple[str, list[Challenge]]] = {
+TABLE: dict[str, tuple[str, list[AuthChallenge]]] = {
     "Docker Hub": (
         'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/redis:pull"',
         [
-            Challenge(
+            AuthChallenge(
                 "bearer",
                 {
                     "realm": "https://auth.docker.io/token",
@@ -48,36 +50,36 @@ TABLE: dict[str, tuple[str, list[Challenge]]] = {
     "the example of RFC 9110": (
         'Basic realm="simple", Newauth realm="apps", type=1, title="Login to \\"apps\\""',
         [
-            Challenge("basic", {"realm": "simple"}),
-            Challenge("newauth", {"realm": "apps", "type": "1", "title": 'Login to "apps"'}),
+            AuthChallenge("basic", {"realm": "simple"}),
+            AuthChallenge("newauth", {"realm": "apps", "type": "1", "title": 'Login to "apps"'}),
         ],
     ),
-    "schemes alone": ("Negotiate, NTLM", [Challenge("negotiate", {}), Challenge("ntlm", {})]),
+    "schemes alone": ("Negotiate, NTLM", [AuthChallenge("negotiate", {}), AuthChallenge("ntlm", {})]),
     "a scheme alone before one with parameters": (
         'Negotiate, Basic realm="x"',
-        [Challenge("negotiate", {}), Challenge("basic", {"realm": "x"})],
+        [AuthChallenge("negotiate", {}), AuthChallenge("basic", {"realm": "x"})],
     ),
     "token68": (
         'NTLM TlRMTVNTUAAC+/==, Basic realm="x"',
-        [Challenge("ntlm", {}), Challenge("basic", {"realm": "x"})],
+        [AuthChallenge("ntlm", {}), AuthChallenge("basic", {"realm": "x"})],
     ),
-    "escapes in quotes": (r'Basic realm="a\"b\\c\d, e=f"', [Challenge("basic", {"realm": r'a"b\cd, e=f'})]),
-    "an empty value": ('Bearer realm="",service=""', [Challenge("bearer", {"realm": "", "service": ""})]),
-    "a parameter twice": ('Bearer realm="first",realm="second"', [Challenge("bearer", {"realm": "first"})]),
+    "escapes in quotes": (r'Basic realm="a\"b\\c\d, e=f"', [AuthChallenge("basic", {"realm": r'a"b\cd, e=f'})]),
+    "an empty value": ('Bearer realm="",service=""', [AuthChallenge("bearer", {"realm": "", "service": ""})]),
+    "a parameter twice": ('Bearer realm="first",realm="second"', [AuthChallenge("bearer", {"realm": "first"})]),
     "two headers joined": (
         'Basic realm="x", Bearer realm="https://auth.example/token",service="s",scope="repository:x:pull,push"',
-        [Challenge("basic", {"realm": "x"}), BEARER],
+        [AuthChallenge("basic", {"realm": "x"}), BEARER],
     ),
     "nothing": ("", []),
     "commas alone": (" ,\t, ", []),
     "no scheme": ('realm="x"', []),
-    "quotes that do not end": ('Bearer realm="https://auth.example', [Challenge("bearer", {})]),
+    "quotes that do not end": ('Bearer realm="https://auth.example', [AuthChallenge("bearer", {})]),
     "not a token": ("{}", []),
 }
 
 
 @pytest.mark.parametrize(("header", "expected"), TABLE.values(), ids=TABLE.keys())
-def test_challenges(header: str, expected: list[Challenge]) -> None:
+def test_challenges(header: str, expected: list[AuthChallenge]) -> None:
     """A header holds any number of challenges, each with a list of parameters or a token68."""
     assert expected == parse_challenges(header)
 
@@ -106,7 +108,7 @@ def test_challenges_are_read_as_written(written: list[tuple[str, dict[str, str]]
         f"{scheme} {', '.join(f'{name}={quoted(value)}' for name, value in params.items())}"
         for scheme, params in written
     )
-    assert [Challenge(scheme, params) for scheme, params in written] == parse_challenges(", ".join(challenges))
+    assert [AuthChallenge(scheme, params) for scheme, params in written] == parse_challenges(", ".join(challenges))
 
 
 #: Beginnings and repeated parts that are hard on a backtracking matcher.

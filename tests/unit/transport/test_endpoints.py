@@ -9,7 +9,7 @@ import random
 import re
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 from attrs import frozen
@@ -27,7 +27,7 @@ from distsdk.errors import (
     SizeMismatch,
     Unreachable,
 )
-from distsdk.model.media import OCI_MANIFEST
+from distsdk.spec.media_types import OCI_MANIFEST
 from distsdk.testing import Cut, Drip, Fault, Registry, Short, Stall, Status, WrongBytes
 from distsdk.transport import endpoints
 from distsdk.transport.endpoints import REST
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from distsdk.remotes.registry import RegistryRemote
+    from distsdk import Remote
 
 KIB = 1024
 DATA = random.Random(10).randbytes(300 * KIB)
@@ -76,7 +76,7 @@ class House:
         credentials: Credentials | None = None,
         attempts: int = 5,
         timeouts: Timeouts = Timeouts(5, 0.3, 10),  # noqa: B008 - frozen
-    ) -> RegistryRemote:
+    ) -> Remote:
         """Connect to the repository, with what is configured by now."""
         remote = distsdk.connect(
             self.upstream.locator("x"),
@@ -85,7 +85,7 @@ class House:
             retry=Retry(attempts=attempts),
             timeouts=timeouts,
         )
-        return cast("RegistryRemote", remote)
+        return remote
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -103,7 +103,7 @@ def table(registry: Registry, fields: str = PULL) -> str:
     return f'[host."{registry.url}"]\n{fields}'
 
 
-def blob(remote: RegistryRemote) -> bytes:
+def blob(remote: Remote) -> bytes:
     """Read the blob, its size known."""
     return remote.fetch(BLOB, f"size:{len(DATA)}").read()
 

@@ -15,7 +15,7 @@ from distsdk.testing import Registry, Stall
 if TYPE_CHECKING:
     import socket
 
-    from distsdk.transport.http import Transport
+    from distsdk.transport.client import Transport
     from tests.unit.transport.conftest import Ask, Asked, InChild, MakeTransport, Peer, Reply, Serve
 
 pytestmark = [

@@ -11,8 +11,8 @@ from attrs import frozen
 
 from distsdk.errors import DistError, LimitExceeded, Unreachable
 from distsdk.transport.hosts import Hosts
-from distsdk.transport.http import Limits, Timeouts
 from distsdk.transport.retry import Retry
+from distsdk.transport.settings import Limits, Timeouts
 
 if TYPE_CHECKING:
     import socket

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsdk.errors import InvalidConfig, InvalidReference
-from distsdk.transport.hosts import CAPABILITIES, MAX_FILE, MAX_HOSTS, Endpoint, Hosts, Plan, parse_hosts
+from distsdk.transport.hosts import CAPABILITIES, MAX_FILE, MAX_HOSTS, Endpoint, EndpointPlan, Hosts, parse_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ FOLDER = Path("/certs.d/docker.io")
 PULL = frozenset({"pull"})
 
 
-def parse(text: str, host: str = "docker.io", **options: bool | None) -> Plan:
+def parse(text: str, host: str = "docker.io", **options: bool | None) -> EndpointPlan:
     """Return the plan for a file in FOLDER."""
     return parse_hosts(text, folder=FOLDER, host=host, **options)
 
@@ -38,7 +38,7 @@ def mirror(fields: str) -> Endpoint:
     return parse(f'[host."https://mirror.example"]\n{fields}').endpoints[0]
 
 
-def bases(plan: Plan) -> list[str]:
+def bases(plan: EndpointPlan) -> list[str]:
     """Return the URLs of a plan."""
     return [endpoint.base for endpoint in plan.endpoints]
 

@@ -35,8 +35,9 @@ from distsdk.errors import (
 )
 from distsdk.testing import Cut, Registry, Stall, Status
 from distsdk.transport.hosts import Hosts
-from distsdk.transport.http import Limits, Timeouts, parse_retry_after
 from distsdk.transport.reported import cause_of
+from distsdk.transport.response import parse_retry_after
+from distsdk.transport.settings import Limits, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

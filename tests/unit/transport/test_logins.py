@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import pytest
@@ -15,18 +15,19 @@ import pytest
 import distsdk
 from distsdk import Credentials, Hosts, Retry, Timeouts
 from distsdk.errors import Denied, DistError, LimitExceeded, MalformedDocument, RegistryError, Unsafe
-from distsdk.model.media import OCI_MANIFEST
+from distsdk.spec.media_types import OCI_MANIFEST
 from distsdk.testing import Challenge, Fault, Header, JsonFields, Redirect, Registry, Status
+from distsdk.transport.client import Transport
 from distsdk.transport.hosts import Endpoint
-from distsdk.transport.http import Limits, Transport
 from distsdk.transport.origin import Origin
+from distsdk.transport.settings import Limits
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from distsdk.remotes.registry import RegistryRemote
+    from distsdk import Remote
     from distsdk.testing import Request, Response
     from tests.unit.transport.conftest import Ask, Asked, Authority, Reply, Serve
 
@@ -75,7 +76,7 @@ def connect(
     credentials: Credentials,
     folder: Path | None = None,
     limits: Limits | None = None,
-) -> RegistryRemote:
+) -> Remote:
     """Connect to a repository, without looking at this machine's configuration."""
     remote = distsdk.connect(
         registry.locator(repository),
@@ -85,7 +86,7 @@ def connect(
         timeouts=Timeouts(5, 5, 10),
         limits=limits,
     )
-    return cast("RegistryRemote", remote)
+    return remote
 
 
 def found(monkeypatch: pytest.MonkeyPatch, registry: Registry, **entry: str) -> Credentials:

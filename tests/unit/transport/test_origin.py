@@ -14,9 +14,10 @@ from requests import PreparedRequest, RequestException
 
 from distsdk import Credentials, Hosts, Retry, Timeouts
 from distsdk.errors import Unsafe
+from distsdk.transport.client import Transport
 from distsdk.transport.hosts import Endpoint
-from distsdk.transport.http import Limits, Transport
 from distsdk.transport.origin import Origin, follow
+from distsdk.transport.settings import Limits
 
 if TYPE_CHECKING:
     import socket

@@ -12,7 +12,7 @@ import requests
 
 import distsdk
 from distsdk import Credentials, Denied, Digest, Hosts, RateLimited, Retry, Timeouts
-from distsdk.model.media import OCI_MANIFEST
+from distsdk.spec.media_types import OCI_MANIFEST
 from distsdk.testing import Registry, Status
 from distsdk.transport.pool import LONGEST_PAUSE, HostPool, HostPools
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from distsdk.remotes.registry import RegistryRemote
+    from distsdk import Remote
 
 RAW = b'{"schemaVersion":2,"config":{"mediaType":"a/b","digest":"sha256:%s","size":2},"layers":[]}' % (b"0" * 64)
 DATA = b"data" * 1000
@@ -49,10 +49,10 @@ def fill(registry: Registry) -> None:
         registry.add_blob(repository, DATA)
 
 
-def connect(registry: Registry, repository: str, **settings: Any) -> RegistryRemote:  # noqa: ANN401 - as connect takes them
+def connect(registry: Registry, repository: str, **settings: Any) -> Remote:  # noqa: ANN401 - as connect takes them
     """Connect to a repository without looking at this machine's configuration."""
     settings = {"credentials": Credentials.anonymous(), "hosts": Hosts(), **settings}
-    return cast("RegistryRemote", distsdk.connect(registry.locator(repository), **settings))
+    return distsdk.connect(registry.locator(repository), **settings)
 
 
 # Connections

@@ -12,13 +12,15 @@ import pytest
 import distsdk
 from distsdk import Credentials, Hosts, Retry, Timeouts
 from distsdk.errors import InvalidDigest, LimitExceeded, NotFound, RegistryError, Unreachable, Unsafe
-from distsdk.model.media import DOCKER_FOREIGN_LAYER_GZIP
+from distsdk.spec.media_types import DOCKER_FOREIGN_LAYER_GZIP
 from distsdk.testing import Cut, Fault, Redirect, Registry, Stall, Status
 from distsdk.transport.auth import basic_authorization
+from distsdk.transport.client import Transport
 from distsdk.transport.credentials import Login
 from distsdk.transport.hosts import Endpoint
-from distsdk.transport.http import Limits, Transport, parse_retry_after
 from distsdk.transport.origin import Origin, follow
+from distsdk.transport.response import parse_retry_after
+from distsdk.transport.settings import Limits
 
 from ...support import HANGS
 

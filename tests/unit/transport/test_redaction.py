@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import distsdk
-from distsdk import errors
-from distsdk.errors import DistError, DistWarning, Unreachable, hide, masked, redact
+from distsdk import _secrets
+from distsdk._secrets import hide, masked, redact
+from distsdk.errors import DistError, DistWarning, Unreachable
 from distsdk.testing import Registry, Stall
 from distsdk.transport.credentials import Credentials
 from distsdk.transport.hosts import Hosts
-from distsdk.transport.http import Limits, Timeouts
+from distsdk.transport.settings import Limits, Timeouts
 
 if TYPE_CHECKING:
     import socket
@@ -301,7 +302,7 @@ def test_hidden_secrets_are_bounded() -> None:
     """The newest secrets are masked, of any number."""
     for number in range(2000):
         hide(f"a-token-with-number-{number:08}")
-    assert len(errors._hidden) <= errors._MOST_HIDDEN
+    assert len(_secrets._hidden) <= _secrets._MOST_HIDDEN
     assert "REDACTED" == masked("a-token-with-number-00001999")
 
 

@@ -12,8 +12,8 @@ import urllib3.response
 
 from distsdk.errors import DistError, RegistryError, Unsafe
 from distsdk.testing import Redirect, Registry
+from distsdk.transport.client import MAX_REDIRECTS
 from distsdk.transport.hosts import Hosts
-from distsdk.transport.http import MAX_REDIRECTS
 
 if TYPE_CHECKING:
     import socket

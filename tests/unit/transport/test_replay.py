@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from vcr.serializers import yamlserializer
 
 import distsdk
-import distsdk.model.media
-from distsdk.remotes.base import TagLister
-from distsdk.transport.replay import CassetteAdapter
+import distsdk.spec.media_types
+from distsdk.content.protocols import TagLister
+from distsdk.transport.cassette.replay import CassetteAdapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -411,8 +411,8 @@ def test_logins_of_the_machine_make_no_difference(tmp_path: Path, monkeypatch: p
     """A recorded challenge is met as it was met, also where docker's configuration is broken or has an OAuth2 login."""
     bearer = f'Bearer realm="{ROOT}/token",service="x"'
     url = f"{ROOT}/v2/a/manifests/1"
-    accept = {"Accept": ", ".join(distsdk.model.media.DEFAULT_ACCEPT)}
-    said = {"Content-Type": distsdk.model.media.OCI_MANIFEST}
+    accept = {"Accept": ", ".join(distsdk.spec.media_types.DEFAULT_ACCEPT)}
+    said = {"Content-Type": distsdk.spec.media_types.OCI_MANIFEST}
     cassette = write(
         tmp_path / "c.yaml",
         interaction(url, status=401, asked=accept, said={"WWW-Authenticate": bearer}),

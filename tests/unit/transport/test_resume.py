@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from attrs import frozen
@@ -48,11 +48,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from distsdk.blob import Blob
-    from distsdk.remotes.registry import RegistryRemote
+    from distsdk import Remote
+    from distsdk.content.blob import Blob
     from distsdk.testing import Request, Response
-    from distsdk.transport.http import Answer
-    from distsdk.transport.retry import Patience
+    from distsdk.transport.retry import RetryState
 
 KIB = 1024
 SIZE = 1024 * KIB
@@ -71,7 +70,7 @@ def registry() -> Iterator[Registry]:
         yield registry
 
 
-def connect(registry: Registry, credentials: Credentials | None = None, attempts: int = 5) -> RegistryRemote:
+def connect(registry: Registry, credentials: Credentials | None = None, attempts: int = 5) -> Remote:
     """Connect to the repository without looking at this machine's configuration."""
     remote = distsdk.connect(
         registry.locator("x"),
@@ -81,10 +80,10 @@ def connect(registry: Registry, credentials: Credentials | None = None, attempts
         timeouts=Timeouts(5, 5, 10),
         limits=Limits(),
     )
-    return cast("RegistryRemote", remote)
+    return remote
 
 
-def sized(remote: RegistryRemote) -> Blob:
+def sized(remote: Remote) -> Blob:
     """The blob, its size known."""
     return remote.fetch(DIGEST, f"size:{SIZE}")
 
@@ -543,10 +542,10 @@ class Clock:
         """Open a stream of `DATA`, of which each connection brings so many bytes a second, the last one and so on."""
         left = list(speeds)
 
-        def ask(headers: Mapping[str, str], patience: Patience) -> Answer:
+        def ask(headers: Mapping[str, str], retry_state: RetryState) -> Any:  # noqa: ANN401 - a stand-in for a response
             speed = left.pop(0) if len(left) > 1 else left[0]
             start = int(headers.get("Range", "bytes=0-")[6:].partition("-")[0])
-            return cast("Answer", Trickle(self, start, speed))
+            return Trickle(self, start, speed)
 
         return ResumingStream(ask, 0, None, size=SIZE, retry=Retry(), timeouts=timeouts)
 

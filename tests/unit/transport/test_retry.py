@@ -29,7 +29,7 @@ from distsdk.errors import (
     SizeMismatch,
     Unreachable,
 )
-from distsdk.model.media import OCI_MANIFEST
+from distsdk.spec.media_types import OCI_MANIFEST
 from distsdk.testing import (
     Cut,
     Fault,
@@ -43,12 +43,12 @@ from distsdk.testing import (
     WrongBytes,
     WrongDigestHeader,
 )
-from distsdk.transport.http import MAX_REDIRECTS
+from distsdk.transport.client import MAX_REDIRECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from distsdk.remotes.registry import RegistryRemote
+    from distsdk import Remote
     from distsdk.testing import Request, Response
     from tests.unit.transport.conftest import Ask, Authority, MakeTransport
 
@@ -79,7 +79,7 @@ def fill(registry: Registry) -> None:
     registry.add_blob("x", DATA)
 
 
-def connect(registry: Registry, retry: Retry | None = None, timeouts: Timeouts | None = None) -> RegistryRemote:
+def connect(registry: Registry, retry: Retry | None = None, timeouts: Timeouts | None = None) -> Remote:
     """Connect to the repository without looking at this machine's configuration."""
     remote = distsdk.connect(
         registry.locator("x"),
@@ -88,7 +88,7 @@ def connect(registry: Registry, retry: Retry | None = None, timeouts: Timeouts |
         retry=retry,
         timeouts=timeouts or Timeouts(5, 0.3, 10),
     )
-    return cast("RegistryRemote", remote)
+    return remote
 
 
 def covering(statuses: Collection[int], attempts: int = 5) -> Retry:
@@ -96,17 +96,17 @@ def covering(statuses: Collection[int], attempts: int = 5) -> Retry:
     return Retry(attempts=attempts, statuses=cast("Any", statuses))
 
 
-def get_document(remote: RegistryRemote) -> object:
+def get_document(remote: Remote) -> object:
     """Get a manifest by its tag."""
     return remote.fetch("1").read()
 
 
-def get_blob(remote: RegistryRemote) -> object:
+def get_blob(remote: Remote) -> object:
     """Read a blob from its first byte to its last."""
     return remote.fetch(Digest.of(DATA)).read()
 
 
-def get_middle(remote: RegistryRemote) -> object:
+def get_middle(remote: Remote) -> object:
     """Read a hundred bytes from the middle of a blob."""
     with remote.fetch(Digest.of(DATA), f"size:{len(DATA)}").open() as file:
         file.seek(100)
@@ -123,7 +123,7 @@ class Operation:
         path: Found in the paths that it asks for.
     """
 
-    run: Callable[[RegistryRemote], object]
+    run: Callable[[Remote], object]
     result: object
     path: str
 
@@ -448,7 +448,7 @@ class BusyPages:
         self._asked: set[str] = set()
 
     def answer(self, request: Request, respond: Callable[[Request], Response]) -> Response:
-        """Answer, or refuse."""
+        """Response, or refuse."""
         if "last=" not in request.query or request.query in self._asked:
             return respond(request)
         self._asked.add(request.query)

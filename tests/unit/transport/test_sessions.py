@@ -14,7 +14,7 @@ import requests
 import distsdk
 from distsdk import Credentials, Hosts, Limits, Retry, Timeouts, connect
 from distsdk.errors import InvalidConfig, Unreachable
-from distsdk.model.media import OCI_MANIFEST
+from distsdk.spec.media_types import OCI_MANIFEST
 from distsdk.testing import Header, Registry
 
 if TYPE_CHECKING:
@@ -579,7 +579,7 @@ def test_pickles_carry_no_secrets(proxies: pytest.MonkeyPatch) -> None:
         data = pickle.dumps(original)
         assert (False, False) == (token.split(" ")[1].encode() in data, b"planted" in data)
         copy = pickle.loads(data)  # noqa: S301 - our own bytes
-        settings = copy._settings
+        settings = copy.fetcher._settings
         assert (7, 70_000, 3) == (settings.timeouts.read, settings.limits.token, settings.retry.attempts)
         assert str(original.locator) == str(copy.locator)
         registry.reset()

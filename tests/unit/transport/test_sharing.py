@@ -12,22 +12,22 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from operator import attrgetter, methodcaller
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import distsdk
 from distsdk import Credentials, Digest, Hosts, Limits, Retry, Timeouts
-from distsdk.model.media import OCI_MANIFEST
+from distsdk.spec.media_types import OCI_MANIFEST
 from distsdk.testing import Cut, Registry
-from distsdk.transport.http import KEPT_CONNECTIONS
+from distsdk.transport.client import KEPT_CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from distsdk.blob import Blob
-    from distsdk.remotes.registry import RegistryRemote
+    from distsdk import Remote
+    from distsdk.content.blob import Blob
     from tests.unit.transport.conftest import InChild
 
 KIB = 1024
@@ -55,7 +55,7 @@ def credentials(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Credenti
     return Credentials.from_environment()
 
 
-def connect(registry: Registry, credentials: Credentials, folder: Path | None = None) -> RegistryRemote:
+def connect(registry: Registry, credentials: Credentials, folder: Path | None = None) -> Remote:
     """Connect to the repository."""
     remote = distsdk.connect(
         registry.locator("x"),
@@ -65,7 +65,7 @@ def connect(registry: Registry, credentials: Credentials, folder: Path | None = 
         timeouts=Timeouts(5, 5, 10),
         limits=Limits(token=50_000),
     )
-    return cast("RegistryRemote", remote)
+    return remote
 
 
 # Threads
@@ -229,7 +229,7 @@ def test_no_pickle_holds_a_secret(registry: Registry, credentials: Credentials, 
 def test_a_copy_has_the_same_policies(registry: Registry, credentials: Credentials, pauses: list[float]) -> None:
     """Retries, time-outs and limits go along; what was counted at the registry shows it."""
     remote = connect(registry, credentials)
-    copy: RegistryRemote = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(remote))))  # noqa: S301 - our own bytes
+    copy: Remote = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(remote))))  # noqa: S301 - our own bytes
     assert RAW == copy.fetch("1").read()
     registry.reset()
     registry.fault(Cut(None), path="/v2/")
@@ -247,7 +247,7 @@ def test_a_copy_of_what_was_given_looks_for_a_login_of_its_own(
     monkeypatch.setenv("REGISTRY_AUTH_FILE", os.devnull)
     remote = connect(registry, Credentials(username="ann", password=PASSWORD))
     assert RAW == remote.fetch("1").read()
-    copy: RegistryRemote = pickle.loads(pickle.dumps(remote))  # noqa: S301 - our own bytes
+    copy: Remote = pickle.loads(pickle.dumps(remote))  # noqa: S301 - our own bytes
     registry.reset()
     with pytest.raises(distsdk.Denied):
         copy.fetch("1")

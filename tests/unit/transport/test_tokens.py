@@ -16,8 +16,8 @@ from distsdk.testing import Registry, Stall, Status
 from distsdk.transport.auth import EXPIRY_MARGIN, TokenRequest, Tokens
 from distsdk.transport.deadline import Deadline
 from distsdk.transport.hosts import Hosts
-from distsdk.transport.http import Limits, Timeouts
 from distsdk.transport.origin import Origin
+from distsdk.transport.settings import Limits, Timeouts
 
 if TYPE_CHECKING:
     import socket

@@ -1,0 +1,1 @@
+"""Blobs, their readers, and the protocols of the remotes that supply them."""

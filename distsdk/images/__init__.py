@@ -1,0 +1,1 @@
+"""Images and artifacts as a person thinks of them."""

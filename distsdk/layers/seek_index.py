@@ -1,0 +1,438 @@
+"""What one verified pass over a layer leaves behind: its members, and spans it can be read in.
+
+The pass checks the layer's digest and its diffID. Later reads fetch the spans they need and hold each against the
+SHA-256 that was taken then, before a byte of it is unpacked. Of a gzip layer the index keeps 32 KiB for every span. A
+layer that cannot be entered in its middle (zstd of one frame; gzip where the system has no zlib) is copied on the way,
+in pieces that can.
+
+The file is ours: magic, version, the SHA-256 of the rest, a JSON head, and deflated sections. It repeats the layer's
+digest, by which it is found. The checksum finds damage, not lies: `Cache` keeps others from writing there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import sys
+import zlib
+from contextlib import closing
+from enum import Enum
+from typing import IO, TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from distsdk.errors import DigestMismatch, IntegrityError, MalformedDocument
+from distsdk.layers import gzip_seek as deflate
+from distsdk.layers.compression import DEFAULT_LIMITS, Compression, compression_of, decompress, peek
+from distsdk.layers.gzip_seek import Gunzip, Span
+from distsdk.layers.member import Kind, Member
+from distsdk.layers.tar import index_tar
+from distsdk.spec.digest import Digest
+from distsdk.spec.strict_json import load_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Self
+
+    from distsdk.content.blob import Blob
+    from distsdk.layers.compression import LayerLimits
+
+#: Of what is written here; files of another version are left alone and made anew.
+VERSION = 1
+
+_MAGIC = b"distsdk layer index\0"
+_CHECKSUM = 32
+
+#: Bytes of a span of a plain layer, and of a piece of a copy before it is packed.
+PLAIN_SPAN = 256 * 1024
+COPY_SPAN = 1024 * 1024
+
+#: kind, mode, size, uid, gid, mtime, device (2), offset, stored; bytes of path, link, uname, gname, and of the rest.
+_MEMBER = struct.Struct("<BHQQQqQQQQHHHHI")
+#: size, start and end of the packed bytes, bits, bytes of the window, SHA-256.
+_SPAN = struct.Struct("<QQQBI32s")
+
+#: What C counts bytes with.
+_MAX_SIZE = 2**63 - 1
+
+#: What comes of a file with the right checksum whose writer made no sense.
+_NONSENSE = (
+    *(struct.error, zlib.error, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
+)
+
+_KINDS = list(Kind)
+_NO_XATTRS: dict[bytes, bytes] = {}
+
+
+class Way(Enum):
+    """How the spans of a layer are got."""
+
+    PLAIN = "plain"  # from the layer, as they are
+    GZIP = "gzip"  # from the layer
+    COPY = "copy"  # from the copy that is kept
+
+
+@frozen
+class SeekIndex:
+    """What is known of a layer after one pass over it.
+
+    Attributes:
+        digest: The layer's.
+        size: Its bytes.
+        diff_id: The SHA-256 of what it unpacks to.
+        way: How its spans are got.
+        members: Its entries, in order.
+        spans: Of what it unpacks to, from the first byte to the last.
+    """
+
+    digest: Digest
+    size: int
+    diff_id: Digest
+    way: Way
+    members: tuple[Member, ...] = field(repr=False)
+    spans: tuple[Span, ...] = field(repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        blob: Blob,
+        media_type: str,
+        *,
+        diff_id: Digest | None = None,
+        limits: LayerLimits = DEFAULT_LIMITS,
+        copy: Callable[[], IO[bytes]],
+        on_progress: Callable[[int], object] = lambda _: None,
+    ) -> Self:
+        """Read a layer from front to back, and return what it is.
+
+        Args:
+            blob: The layer.
+            media_type: What the manifest says that it is.
+            diff_id: What the config says that it unpacks to; checked where it is given.
+            limits: Of what it may unpack to.
+            copy: Returns the file for a copy; called where one is needed.
+            on_progress: Called with the bytes that were read so far.
+
+        Raises:
+            DigestMismatch, SizeMismatch: It is not the layer, or unpacks to something else than ``diff_id``.
+            MalformedDocument: It is damaged.
+            LimitExceeded: It unpacks to more than a limit allows.
+            DistError: As `Blob.stream`.
+            OSError: The copy cannot be written.
+        """
+        with closing(_Counted(blob, on_progress)) as source:
+            try:
+                way, spans, unpacked = _unpacked(source, media_type, limits, copy)
+                members, got = index_tar(unpacked, limits=limits, vouched_for=True)  # by the blob's digest
+            except MalformedDocument:
+                source.finish()  # a wrong digest explains the damage
+                raise
+            source.finish()
+        if diff_id is not None and diff_id != got:
+            message = f"the layer unpacks to something else than the config says: expected {diff_id}, got {got}"
+            raise DigestMismatch(message, expected=str(diff_id), got=str(got))
+        return cls(blob.digest, source.taken, got, way, tuple(members), tuple(spans))
+
+    def unpack(self, number: int, packed: bytes) -> bytes:
+        """Return what a span unpacks to, verified.
+
+        Args:
+            number: Which span, from 0.
+            packed: Its packed bytes.
+
+        Raises:
+            DigestMismatch: They are not those that the pass saw. Nothing of them was unpacked.
+            IntegrityError: They are, and do not unpack to what they should: the index is wrong.
+        """
+        span = self.spans[number]
+        got = hashlib.sha256(packed, usedforsecurity=False)
+        where = f"bytes {span.packed_start} to {span.packed_end} of {self.digest}"
+        if self.way is Way.COPY:
+            where = f"{span.size} bytes from {span.start} on in the copy of {self.digest}"
+        if got.digest() != span.sha256:
+            raise DigestMismatch(
+                f"{where} are not those that were verified before: expected sha256:{span.sha256.hex()}, got"
+                f" sha256:{got.hexdigest()}; nothing of them was handed out",
+                expected=f"sha256:{span.sha256.hex()}",
+                got=f"sha256:{got.hexdigest()}",
+            )
+        try:
+            if self.way is Way.GZIP:
+                data = deflate.inflate(span, packed)
+            elif self.way is Way.COPY:
+                data = _unpacked_piece(packed, span.size)
+            else:
+                data = packed
+        except ValueError as error:
+            message = f"{where} cannot be unpacked ({error}): the index is wrong, clear the cache"
+            raise IntegrityError(message) from error
+        if len(data) != span.size:
+            message = (
+                f"{where} unpack to {len(data)} bytes where {span.size} belong: the index is wrong, clear the cache"
+            )
+            raise IntegrityError(message)
+        return data
+
+    # As a file
+
+    def to_bytes(self) -> bytes:
+        """Return the index as the file that `from_bytes` reads.
+
+        Raises:
+            ValueError: A member has a number that does not fit in 64 bits, or a name of 64 KiB.
+        """
+        sections = list(self._sections())
+        head = json.dumps(
+            {
+                "digest": str(self.digest),
+                "size": self.size,
+                "diffID": str(self.diff_id),
+                "way": self.way.value,
+                "members": len(self.members),
+                "spans": len(self.spans),
+                "sections": [[len(packed), size] for packed, size in sections],
+            }
+        ).encode()
+        body = b"".join([struct.pack("<I", len(head)), head, *(packed for packed, _ in sections)])
+        checksum = hashlib.sha256(body, usedforsecurity=False).digest()
+        return b"".join([_MAGIC, struct.pack("<I", VERSION), checksum, body])
+
+    def _sections(self) -> Iterator[tuple[bytes, int]]:
+        """Yield members, their names, spans, and windows: deflated, and the bytes they had before."""
+        rows: list[bytes] = []
+        texts: list[bytes] = []
+        try:
+            for member in self.members:
+                rest = _rest(member)
+                names = (member.path, member.link, member.uname, member.gname, rest)
+                texts.extend(names)
+                rows.append(
+                    _MEMBER.pack(
+                        _KINDS.index(member.kind),
+                        member.mode,
+                        member.size,
+                        member.uid,
+                        member.gid,
+                        member.mtime,
+                        *member.device,
+                        member.offset,
+                        member.stored,
+                        *map(len, names),
+                    )
+                )
+            spans = [
+                _SPAN.pack(s.size, s.packed_start, s.packed_end, s.bits, len(s.window), s.sha256) for s in self.spans
+            ]
+        except struct.error as error:
+            raise ValueError(str(error)) from error
+        for raw in (b"".join(rows), b"".join(texts), b"".join(spans)):
+            yield zlib.compress(raw, 6), len(raw)
+        windows = b"".join(span.window for span in self.spans)
+        yield windows, len(windows)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, digest: Digest) -> Self:
+        """Return the index that a file has.
+
+        Args:
+            data: The bytes of the file.
+            digest: The layer's.
+
+        Raises:
+            MalformedDocument: It is damaged, of another version, or of another layer. Make it anew.
+        """
+        begin = len(_MAGIC) + 4
+        if data[:begin] != _MAGIC + struct.pack("<I", VERSION):
+            raise MalformedDocument("a layer index is of another version, or none; it has to be made anew")
+        body = memoryview(data)[begin + _CHECKSUM :]
+        if hashlib.sha256(body, usedforsecurity=False).digest() != data[begin : begin + _CHECKSUM]:
+            raise MalformedDocument("a layer index is damaged; it has to be made anew")
+        try:
+            return cls._parsed(body, digest)
+        except _NONSENSE as error:
+            raise MalformedDocument(f"a layer index cannot be used ({error}); it has to be made anew") from error
+
+    @classmethod
+    def _parsed(cls, body: memoryview, digest: Digest) -> Self:
+        (length,) = struct.unpack_from("<I", body)
+        head: dict[str, Any] = load_json(bytes(body[4 : 4 + length]), what="the head of a layer index")
+        if head["digest"] != str(digest):
+            raise ValueError("it is another layer's")
+        at = 4 + length
+        sections = []
+        for packed, size in head["sections"]:
+            sections.append((body[at : at + packed], size))
+            at += packed
+        (rows, texts, spans), (windows, _) = [_inflated(*section) for section in sections[:3]], sections[3]
+        members = tuple(_members(rows, texts))
+        found = tuple(_spans(spans, windows))
+        if (len(members), len(found), at) != (head["members"], head["spans"], len(body)):
+            raise ValueError("its parts do not fit")
+        return cls(digest, int(head["size"]), Digest.parse(head["diffID"]), Way(head["way"]), members, found)
+
+
+class _Counted:
+    """The chunks of a blob, counted, and read to the end whatever becomes of them."""
+
+    def __init__(self, blob: Blob, on_progress: Callable[[int], object]) -> None:
+        self.taken = 0
+        self._stream = blob.stream()
+        self._at = on_progress
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = next(self._stream)
+        self.taken += len(chunk)
+        self._at(self.taken)
+        return chunk
+
+    def finish(self) -> None:
+        """Read what is left: the verdict comes after the last byte."""
+        for _ in self:
+            pass
+
+    def close(self) -> None:
+        close = getattr(self._stream, "close", None)
+        if close is not None:
+            close()
+
+
+def _unpacked(
+    source: Iterable[bytes], media_type: str, limits: LayerLimits, copy: Callable[[], IO[bytes]]
+) -> tuple[Way, list[Span], Iterator[bytes]]:
+    """Return the way to read a layer later, its spans, which fill up, and what it unpacks to."""
+    head, chunks = peek(source)
+    compression = compression_of(media_type, head)
+    spans: list[Span] = []
+    if compression is Compression.PLAIN:
+        return Way.PLAIN, spans, _plain(decompress(chunks, compression, limits=limits), spans)
+    if compression is Compression.GZIP and deflate.available():
+        gunzip = Gunzip(limits)
+        # Not packed any more, but still within limits.
+        return Way.GZIP, gunzip.spans, decompress(gunzip.run(chunks), Compression.PLAIN, limits=limits)
+    return Way.COPY, spans, _copied(decompress(chunks, compression, limits=limits), copy(), spans)
+
+
+def _plain(chunks: Iterable[bytes], spans: list[Span]) -> Iterator[bytes]:
+    """Yield the chunks, and take note of the spans they are."""
+    hasher, start, end = hashlib.sha256(usedforsecurity=False), 0, 0
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            part = view[: start + PLAIN_SPAN - end]
+            hasher.update(part)
+            end += len(part)
+            view = view[len(part) :]
+            if end == start + PLAIN_SPAN:
+                spans.append(Span(start, end - start, start, end, hasher.digest()))
+                hasher, start = hashlib.sha256(usedforsecurity=False), end
+        yield chunk
+    if end > start:
+        spans.append(Span(start, end - start, start, end, hasher.digest()))
+
+
+def _copied(chunks: Iterable[bytes], file: IO[bytes], spans: list[Span]) -> Iterator[bytes]:
+    """Yield the chunks, and write them to a file in pieces that can be read by themselves."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    pending: list[bytes] = []
+    start = packed_start = size = 0
+
+    def write() -> None:
+        nonlocal start, packed_start, size
+        # Level 1: it has to keep up with the network.
+        packed = zstd.compress(b"".join(pending), 1)
+        file.write(packed)
+        digest = hashlib.sha256(packed, usedforsecurity=False).digest()
+        spans.append(Span(start, size, packed_start, packed_start + len(packed), digest))
+        start, packed_start, size = start + size, packed_start + len(packed), 0
+        pending.clear()
+
+    for chunk in chunks:
+        pending.append(chunk)
+        size += len(chunk)
+        if size >= COPY_SPAN:
+            write()
+        yield chunk
+    if size:
+        write()
+
+
+def _unpacked_piece(packed: bytes, size: int) -> bytes:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    try:
+        return zstd.ZstdDecompressor().decompress(packed, size)
+    except zstd.ZstdError as error:
+        raise ValueError(str(error)) from error
+
+
+def _rest(member: Member) -> bytes:
+    """Return what few members have: extended attributes, and the parts of a sparse file."""
+    if not member.xattrs and not member.parts:
+        return b""
+    xattrs = {key.decode("latin-1"): value.decode("latin-1") for key, value in member.xattrs.items()}
+    return json.dumps([xattrs, member.parts], separators=(",", ":")).encode()
+
+
+def _inflated(packed: memoryview, size: int) -> bytes:
+    data = zlib.decompressobj().decompress(packed, size + 1)
+    if len(data) != size:
+        raise ValueError("a section has another size")
+    return data
+
+
+def _members(rows: bytes, texts: bytes) -> Iterator[Member]:
+    at = 0
+    same: dict[bytes, bytes] = {}  # names of users and groups, which repeat
+    for row in _MEMBER.iter_unpack(rows):
+        kind, mode, size, uid, gid, mtime, major, minor, offset, stored, path, link, uname, gname, rest = row
+        to_link = at + path
+        to_user = to_link + link
+        to_group = to_user + uname
+        to_rest = to_group + gname
+        end = to_rest + rest
+        user, group = texts[to_user:to_group], texts[to_group:to_rest]
+        xattrs = _NO_XATTRS
+        parts: tuple[tuple[int, int], ...] = ()
+        if rest:
+            found, pairs = json.loads(texts[to_rest:end])
+            xattrs = {key.encode("latin-1"): value.encode("latin-1") for key, value in found.items()}
+            parts = tuple((int(start), int(length)) for start, length in pairs)
+        yield Member(
+            path=texts[at:to_link],
+            kind=_KINDS[kind],
+            size=size,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            uname=same.setdefault(user, user),
+            gname=same.setdefault(group, group),
+            mtime=mtime,
+            link=texts[to_link:to_user],
+            device=(major, minor),
+            xattrs=xattrs,
+            offset=offset,
+            stored=stored,
+            parts=parts,
+        )
+        at = end
+    if at != len(texts):
+        raise ValueError("names are left over")
+
+
+def _spans(rows: bytes, windows: memoryview) -> Iterator[Span]:
+    start = at = 0
+    for size, packed_start, packed_end, bits, length, digest in _SPAN.iter_unpack(rows):
+        if not size or start + size > _MAX_SIZE or packed_end <= packed_start or bits > 7:
+            raise ValueError("a span is none")
+        yield Span(start, size, packed_start, packed_end, digest, bits, bytes(windows[at : at + length]))
+        start += size
+        at += length

@@ -1,1 +1,0 @@
-"""Values: names, digests, media types, platforms and documents. No I/O, no clock, no environment."""

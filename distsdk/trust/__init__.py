@@ -1,0 +1,1 @@
+"""Signatures, attestations and keys."""
