@@ -15,15 +15,14 @@ from attrs import evolve, frozen
 from distsdk._text import quoted
 from distsdk.errors import DistError, LimitExceeded, MalformedDocument, UnsupportedDocument
 from distsdk.spec.descriptor import REF_NAME, Descriptor
-from distsdk.spec.documents import check_fields
-from distsdk.spec.media_types import OCI_INDEX
+from distsdk.spec.digest import Digest
+from distsdk.spec.documents import Index, check_fields
+from distsdk.spec.media_types import DOCKER_DOCUMENTS, DOCKER_LIST, OCI_INDEX
 from distsdk.spec.strict_json import load_json, optional_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Self
-
-    from distsdk.spec.digest import Digest
 
 #: The files that make a directory or an archive a layout.
 VERSION_FILE = "oci-layout"
@@ -173,8 +172,11 @@ class LayoutIndex:
         return self._with([*self.entries, evolve(target, annotations={}).to_fields()])
 
     def unlisted(self, digest: Digest) -> Self:
-        """Return the contents without the entries for a document."""
-        return self._with([entry for entry in self.entries if _digest_of(entry) != str(digest)])
+        """Return the contents without the entries for a document, and without those for its `oci_alias`."""
+        removed = [entry for entry in self.entries if _digest_of(entry) == str(digest)]
+        names = {name_of(entry) for entry in removed if _media_type_of(entry) in DOCKER_DOCUMENTS} - {None}
+        removed += [entry for entry in self.entries if name_of(entry) in names and _media_type_of(entry) == OCI_INDEX]
+        return self._with([entry for entry in self.entries if entry not in removed])
 
     def _without_name(self, name: str, is_referrer: Callable[[object], bool]) -> Iterator[object]:
         for entry in self.entries:
@@ -192,6 +194,29 @@ class LayoutIndex:
             message = f"{self.shown} lists {len(found):,} manifests, more than {MAX_INDEX_ENTRIES:,}"
             raise LimitExceeded(message, limit=MAX_INDEX_ENTRIES)
         return evolve(self, fields={**self.fields, "manifests": found})
+
+
+def oci_alias(target: Descriptor, raw: bytes) -> tuple[Descriptor, bytes]:
+    """Return an OCI index that leads to a document with a Docker media type.
+
+    skopeo and umoci find only OCI media types by name in a layout. Therefore ``index.json`` gives each name of a Docker
+    document to this index too, in an entry before the document's own: these tools find the index, and distsdk, which
+    prefers the later entry, finds the document with its own digest.
+
+    Args:
+        target: The document, of one of `DOCKER_DOCUMENTS`.
+        raw: Its bytes.
+
+    Returns:
+        The index, and its bytes: it lists a manifest, or all children of a Docker manifest list.
+
+    Raises:
+        MalformedDocument, UnsupportedDocument: The manifest list is invalid.
+    """
+    children = Index.parse(raw, DOCKER_LIST).manifests if target.media_type == DOCKER_LIST else (target,)
+    entries = [evolve(child, annotations={}).to_fields() for child in children]
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+    return Descriptor(OCI_INDEX, Digest.of(index), len(index)), index
 
 
 def names_of(entry: Descriptor) -> list[str]:
@@ -212,6 +237,11 @@ def _annotated(entry: object, *keys: str) -> list[str]:
 
 def _digest_of(entry: Any) -> object:  # noqa: ANN401 - of a file that any tool may have written
     return entry.get("digest") if isinstance(entry, dict) else None
+
+
+def _media_type_of(entry: object) -> str | None:
+    media_type = entry.get("mediaType") if isinstance(entry, dict) else None
+    return media_type if isinstance(media_type, str) else None
 
 
 def entry_or_none(entry: object) -> Descriptor | None:

@@ -67,19 +67,22 @@ class ArchivePlan:
     places: Mapping[Digest, str]
 
 
-def plan_layout(index: LayoutIndex, contents: Iterable[Descriptor]) -> ArchivePlan:
+def plan_layout(
+    index: LayoutIndex, contents: Iterable[Descriptor], known: Mapping[Digest, bytes] | None = None
+) -> ArchivePlan:
     """Plan the archive of an OCI image layout.
 
     Args:
         index: The contents of ``index.json``.
         contents: Its blobs, documents included, in any order.
+        known: The contents of those blobs that are written at once; all others are written later, by digest.
 
     Raises:
         LimitExceeded: ``index.json`` would be too long.
     """
     blobs = sorted(contents, key=lambda blob: str(blob.digest))
     members: dict[str, bytes | int] = {VERSION_FILE: NEW_VERSION, INDEX_FILE: index.dump()}
-    members |= {blob_name(blob.digest): blob.size for blob in blobs}
+    members |= {blob_name(blob.digest): (known or {}).get(blob.digest, blob.size) for blob in blobs}
     return ArchivePlan(members, {blob.digest: blob_name(blob.digest) for blob in blobs})
 
 

@@ -25,11 +25,11 @@ from distsdk.errors import (
     Unsafe,
 )
 from distsdk.layout.directory import UNFINISHED, LayoutDirectory
-from distsdk.layout.documents import blob_name
+from distsdk.layout.documents import blob_name, oci_alias
 from distsdk.remotes.layout import LayoutFetcher
 from distsdk.remotes.referrers import parse_document
 from distsdk.spec.descriptor import Descriptor
-from distsdk.spec.media_types import OCTET_STREAM
+from distsdk.spec.media_types import DOCKER_DOCUMENTS, OCTET_STREAM
 from distsdk.spec.reference import Object
 
 if TYPE_CHECKING:
@@ -125,10 +125,14 @@ class FolderFetcher(LayoutFetcher):
             tag = Object(tag=tag, digest=None).tag
         found = Descriptor(document.media_type, document.digest, len(data))
         self.push_blob(data, descriptor=found)
+        targets = [found]
+        if tag is not None and found.media_type in DOCKER_DOCUMENTS:
+            alias, raw = oci_alias(found, data)
+            targets.insert(0, self.push_blob(raw, descriptor=alias))
         # Entries are without the document's own annotations, one of which could be a name.
         with self._translated():
             if tag is not None:
-                self._directory().set_name(tag, [found])
+                self._directory().set_name(tag, targets)
             elif document.subject is not None:
                 self._directory().add(found)
         return found

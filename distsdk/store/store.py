@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from distsdk._files import sync_folder, write_all
 from distsdk._repr import Displayed, NamedRows, Rows
@@ -42,7 +42,7 @@ from distsdk.errors import (
     UnsupportedDocument,
 )
 from distsdk.layout.directory import LayoutDirectory, check_directory
-from distsdk.layout.documents import MAX_DOCUMENT, VERSION_FILE
+from distsdk.layout.documents import MAX_DOCUMENT, VERSION_FILE, oci_alias
 from distsdk.layout.locks import POLL, SILENT_WAIT, acquire, acquired, lock_at, locked
 from distsdk.spec.descriptor import REF_NAME, Descriptor
 from distsdk.spec.digest import Digest
@@ -50,12 +50,10 @@ from distsdk.spec.documents import Index, Manifest
 from distsdk.spec.media_types import (
     CONFIGS,
     DOCKER_DOCUMENTS,
-    DOCKER_LIST,
     DOCUMENTS,
     FOREIGN_LAYERS,
     INDEXES,
     LAYERS,
-    OCI_INDEX,
 )
 from distsdk.spec.strict_json import load_json, parse_json
 from distsdk.store.commits import Commits
@@ -348,19 +346,11 @@ class Store(Displayed):
             targets = [descriptor]
             if descriptor.media_type in DOCKER_DOCUMENTS:
                 held.enter_context(self.lease())
-                targets.insert(0, self._way_to(descriptor))
+                alias, raw = oci_alias(descriptor, self.blob(descriptor.digest).read(limit=MAX_DOCUMENT_SIZE))
+                self.ingest(Blob.from_bytes(raw))
+                targets.insert(0, alias)
             # Once the lock is held, `gc` cannot remove the blob.
             self._layout.set_name(name, targets, check=lambda: self.info(descriptor.digest))
-
-    def _way_to(self, target: Descriptor) -> Descriptor:
-        """Bring an OCI index that leads to a document of Docker's: to a manifest, or to all that a list names."""
-        leads_to: tuple[Descriptor, ...] = (target,)
-        if target.media_type == DOCKER_LIST:
-            leads_to = Index.parse(self.blob(target.digest).read(limit=MAX_DOCUMENT_SIZE), DOCKER_LIST).manifests
-        entries = [evolve(entry, annotations={}).to_fields() for entry in leads_to]
-        raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
-        index = self.ingest(Blob.from_bytes(raw))
-        return Descriptor(media_type=OCI_INDEX, digest=index.digest, size=index.size)
 
     def untag(self, name: str) -> None:
         """Take a name away. The content stays until `gc`.

@@ -9,11 +9,12 @@ from attrs import evolve, frozen
 
 from distsdk.content.protocols import Pushable
 from distsdk.errors import Denied, SizeMismatch
-from distsdk.layout.documents import IMAGE_NAME, LayoutIndex
+from distsdk.layout.documents import IMAGE_NAME, LayoutIndex, oci_alias
 from distsdk.layout.writer import plan_layout
 from distsdk.remotes.archive import ArchiveFetcher
 from distsdk.remotes.remote import fetcher_of, require
 from distsdk.spec.descriptor import Descriptor
+from distsdk.spec.media_types import DOCKER_DOCUMENTS
 from distsdk.transfer.events import Finished, Plan, Planned, Step
 from distsdk.transfer.graph import read_document
 from distsdk.transfer.workers import Job, WorkerPool
@@ -123,16 +124,22 @@ def layout_plan(cargo: UploadSet, image_name: str | None = None) -> ArchivePlan:
     """
     index = LayoutIndex.empty("index.json")
     contents = {blob.digest: blob for blob in cargo.blobs}
+    aliases: dict[Digest, bytes] = {}
     for document, raw, tag in cargo.documents:
         plain = Descriptor(document.media_type, document.digest, document.size)
         contents[plain.digest] = plain
         is_root = plain.digest == cargo.root.digest
         if tag is not None:
             annotations = {IMAGE_NAME: image_name} if is_root and image_name is not None else {}
-            index = index.named(tag, [evolve(plain, annotations=annotations)], lambda _: False)
+            targets = [evolve(plain, annotations=annotations)]
+            if plain.media_type in DOCKER_DOCUMENTS:
+                alias, index_raw = oci_alias(plain, raw)
+                contents[alias.digest], aliases[alias.digest] = alias, index_raw
+                targets.insert(0, alias)
+            index = index.named(tag, targets, lambda _: False)
         elif is_root or read_document(raw, plain.media_type).subject is not None:
             index = index.listed(plain)
-    return plan_layout(index, contents.values())
+    return plan_layout(index, contents.values(), aliases)
 
 
 def send(cargo: UploadSet, target: PushTarget, report: Callable[[Event], object], jobs: int) -> None:

@@ -185,6 +185,25 @@ def test_skopeo_reads_an_oci_archive_of_ours(written: Path, tmp_path: Path) -> N
         assert path.read_bytes() == parts.get(digest, raw("7"))
 
 
+@pytest.mark.parametrize("target", ["layout", "layout.tar"])
+@pytest.mark.parametrize("tag", ["latest", "7-list"])
+def test_skopeo_finds_docker_media_types_by_tag(tmp_path: Path, target: str, tag: str) -> None:
+    """Skopeo inspects and copies a Docker manifest or manifest list that `copy` wrote; distsdk keeps its digest."""
+    assert "vnd.docker" in document(tag)["mediaType"]
+    place = tmp_path / target
+    done = run("copy", f"{REDIS}:{tag}", place)
+    assert 0 == done.returncode, done.stderr
+    transport = "oci-archive" if place.suffix else "oci"
+    seen = json.loads(skopeo("inspect", "--override-arch=amd64", f"{transport}:{place}:{tag}"))
+    image = document(tag)
+    if "manifests" in image:
+        image = document(next(m["digest"] for m in image["manifests"] if m["platform"]["architecture"] == "amd64"))
+    assert [layer["digest"] for layer in image["layers"]] == seen["Layers"]
+    copy("--override-arch=amd64", f"{transport}:{place}:{tag}", f"dir:{tmp_path}/dir")
+    assert raw(tag) == fetched(f"{place}:{tag}")
+    assert f"{tag}\n".encode() == run("tags", place).stdout
+
+
 def test_umoci_unpacks_an_oci_archive_of_ours(written: Path, tmp_path: Path) -> None:
     """Once tar has unpacked it."""
     (tmp_path / "layout").mkdir()

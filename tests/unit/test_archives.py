@@ -27,11 +27,13 @@ from distsdk.errors import (
     Unsafe,
     UnsupportedDocument,
 )
+from distsdk.layout.documents import IMAGE_NAME
 from distsdk.layout.files import LocalFiles
 from distsdk.layout.tar import TarFiles
 from distsdk.layout.writer import ArchivePlan, new_archive
 from distsdk.remotes.archive import ArchiveFetcher
 from distsdk.spec import media_types as media
+from distsdk.spec.descriptor import REF_NAME
 from distsdk.spec.documents import Index, Manifest
 from distsdk.testing import Registry, WrongBytes
 
@@ -141,6 +143,25 @@ def test_copy_writes_an_oci_archive_of_all_platforms(source: Registry, folder: P
     assert {name.rpartition("/")[2] for name in blobs} == {digest[7:] for digest in everything(remote, found)}
     assert all(name == f"blobs/sha256/{hashlib.sha256(data).hexdigest()}" for name, data in blobs.items())
     assert ["x.tar"] == names(folder)
+
+
+def test_oci_archive_has_an_oci_index_for_a_docker_document(source: Registry, folder: Path) -> None:
+    """The index precedes the document under the same tag; only the document has the image's full name."""
+    source.add_image("library/x", "docker", layers=[layer("base")], media="docker")
+    root = copied(source, "x.tar", tag="docker")
+    assert root == distsdk.connect("./x.tar").resolve("docker")
+    written = members(folder / "x.tar")
+    alias, document = json.loads(written["index.json"])["manifests"]
+    assert ("docker", "docker") == (alias["annotations"][REF_NAME], document["annotations"][REF_NAME])
+    assert (media.OCI_INDEX, root.to_fields()) == (
+        alias["mediaType"],
+        {key: value for key, value in document.items() if key != "annotations"},
+    )
+    raw = written[f"blobs/sha256/{alias['digest'].partition(':')[2]}"]
+    assert [root.to_fields()] == json.loads(raw)["manifests"]
+    assert (IMAGE_NAME in alias["annotations"], IMAGE_NAME in document["annotations"]) == (False, True)
+    copied(source, "again.tar", tag="docker")
+    assert (folder / "x.tar").read_bytes() == (folder / "again.tar").read_bytes()
 
 
 def test_an_archive_depends_on_its_contents_alone(source: Registry, folder: Path) -> None:

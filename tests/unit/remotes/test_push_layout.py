@@ -223,6 +223,35 @@ def test_a_store_at_the_same_place_sees_it(tmp_path: Path) -> None:
     assert pushed.digest == store.images()["v1"].digest
 
 
+@pytest.mark.parametrize("tagged", [media.DOCKER_MANIFEST, media.DOCKER_LIST])
+def test_docker_document_has_an_oci_index_under_its_tag(tmp_path: Path, tagged: str) -> None:
+    """An entry with an OCI media type precedes the document's own; both lose the tag together."""
+    remote = connected(tmp_path)
+    config = remote.push_blob(b"{}", media_type=media.DOCKER_CONFIG)
+    fields = {"schemaVersion": 2, "mediaType": media.DOCKER_MANIFEST, "config": config.to_fields(), "layers": []}
+    pushed = image = remote.push_document(json.dumps(fields).encode(), media.DOCKER_MANIFEST)
+    assert [] == index(tmp_path)["manifests"], "untagged documents need no index"
+    if tagged == media.DOCKER_LIST:
+        fields = {"schemaVersion": 2, "mediaType": media.DOCKER_LIST, "manifests": [image.to_fields()]}
+        pushed = Descriptor(tagged, Digest.of(json.dumps(fields).encode()), len(json.dumps(fields)))
+    raw = json.dumps(fields).encode()
+    for tag in ("a", "b", "a"):
+        assert pushed == remote.push_document(raw, tagged, tag=tag)
+    entries = index(tmp_path)["manifests"]
+    assert [("b", media.OCI_INDEX), ("b", tagged), ("a", media.OCI_INDEX), ("a", tagged)] == [
+        (entry["annotations"][REF_NAME], entry["mediaType"]) for entry in entries
+    ]
+    alias = remote.fetch(entries[0]["digest"]).read()
+    assert [image.to_fields()] == json.loads(alias)["manifests"]
+    assert pushed == remote.resolve("a") == remote.resolve("b")
+    assert ["b", "a"] == list(remote.tags())
+    remote.delete("a")
+    assert ["b"] == list(remote.tags())
+    assert 2 == len(index(tmp_path)["manifests"])
+    remote.delete(pushed.digest)
+    assert [] == index(tmp_path)["manifests"]
+
+
 WRITER = """
 import json, sys
 import distsdk
