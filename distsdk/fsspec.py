@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+__all__ = ["DistFile", "DistFileSystem"]
+
 _log = logging.getLogger(__name__)
 
 #: Bytes that a file's cache asks for beyond what is read, unless told otherwise. Who reads on is served from a range

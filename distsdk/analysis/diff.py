@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from attrs import frozen
 
+from distsdk._moved import moved_names
 from distsdk._repr import Displayed
 from distsdk._text import counted
 from distsdk.analysis.packages import Package, read_packages
@@ -380,3 +381,7 @@ def _hashed(files: list[_Unread], on_progress: Callable[[int, int], object]) -> 
                 on_progress(done, total)
         found[file.key] = Digest(file.algorithm, hasher.hexdigest())
     return found
+
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+    __getattr__ = moved_names(__name__)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distsdk._files import write_all
+from distsdk._moved import moved_names
 from distsdk.content.blob import Blob
 from distsdk.content.request import FetchRequest
 from distsdk.content.uploads import UploadReader
@@ -247,3 +248,7 @@ def _opened(path: str, flags: int, *, dir_fd: int | None = None) -> Iterator[int
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+    __getattr__ = moved_names(__name__)

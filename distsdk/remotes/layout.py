@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
+from distsdk._moved import moved_names
 from distsdk._text import quoted, shortened
 from distsdk.content.blob import Blob
 from distsdk.content.protocols import Referrers
@@ -465,3 +466,7 @@ def _check_type(wanted: FetchRequest, media_type: str, digest: Digest) -> None:
     if media_type in INDEXES:
         message += ", or add a hint platform:os/architecture to be led to one of its children"
     raise MediaTypeMismatch(message, expected=wanted.media_types or wanted.accept, got=media_type)
+
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+    __getattr__ = moved_names(__name__)

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from attrs import Factory, evolve, frozen
 
+from distsdk._moved import moved_names, restore_fields
 from distsdk._secrets import redact
 from distsdk.content.blob import Blob
 from distsdk.content.protocols import Referrers
@@ -33,6 +34,7 @@ from distsdk.errors import (
 )
 from distsdk.remotes.listing import RegistryListing, iter_pages, read_listing
 from distsdk.remotes.referrers import Listing, as_referrer, chosen, fallback_tag, parse_document
+from distsdk.remotes.remote import fetcher_of
 from distsdk.remotes.settings import Settings
 from distsdk.remotes.upload import CHUNK, UploadSession, check_created, content_digest
 from distsdk.spec.choice import Children
@@ -466,7 +468,7 @@ class RegistryFetcher:
         return f", {limit.remaining} {'' if limit.limit is None else f'of {limit.limit} '}requests left"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _connect_again, (self._locator, self._settings.portable())
+        return _fetcher_again, (self._locator, self._settings.portable())
 
     def _need_repository(self) -> None:
         if not self._locator.path:
@@ -689,7 +691,7 @@ class RegistryFetcher:
 _SHA256 = Digest.of(b"")
 
 
-def _connect_again(locator: Locator, portable: dict[str, Any]) -> RegistryFetcher:
+def _fetcher_again(locator: Locator, portable: dict[str, Any]) -> RegistryFetcher:
     return RegistryFetcher(locator, Settings.of(locator.host, **portable))
 
 
@@ -712,6 +714,10 @@ class _RegistrySource:
     paths: list[str]
     asked: set[str] = Factory(set)  # the URLs that gave bytes, before redirects
     wrong: set[str] = Factory(set)  # those of them whose bytes were wrong once: no reason to try a third time
+
+    def __setstate__(self, state: object) -> None:
+        restore_fields(self, state, {"request": "wanted"})
+        object.__setattr__(self, "remote", fetcher_of(self.remote))  # 0.1 had no `Remote` around it
 
     def open(self, offset: int, end: int | None) -> ByteStream:
         settings = self.remote._settings
@@ -771,3 +777,7 @@ class _TagPlace:
         except NotFound:
             return True
         return False
+
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+    __getattr__ = moved_names(__name__)

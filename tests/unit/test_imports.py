@@ -15,7 +15,7 @@ import distsdk
 ROOT = Path(distsdk.__file__).parent
 
 #: What each part may import of distsdk: docs/decisions/0001-package-layout.md. A part may always import from itself.
-GROUND = {"errors", "_text", "_secrets", "_warnings", "_files", "_locks", "_progress", "_repr"}
+GROUND = {"errors", "_moved", "_text", "_secrets", "_warnings", "_files", "_locks", "_progress", "_repr"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "spec": GROUND,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import ast
+import importlib.util
+import inspect
 import pickle
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -27,24 +29,47 @@ def test_names_are_sorted() -> None:
 def test_every_name_is_there(name: str) -> None:
     """A public name is the object that its module defines under that name, and has a docstring."""
     value = getattr(distsdk, name)
-    assert value is getattr(import_module(distsdk._HOME_OF[name]), name)
-    if not isinstance(value, str):  # a type alias
+    if inspect.ismodule(value):
+        assert value is import_module(f"distsdk.{distsdk._HOME_OF[name]}.{name}")
+        return
+    assert value is getattr(import_module(f"distsdk.{distsdk._HOME_OF[name]}"), name)
+    if inspect.isclass(value) or inspect.isfunction(value):  # neither a type alias nor a module
         assert value.__name__ == name
         assert (value.__doc__ or "").strip()
 
 
 def test_type_checkers_see_the_same_names() -> None:
-    """What is imported for type checkers alone is what is loaded on first use, module by module."""
-    tree = ast.parse(Path(distsdk.__file__).read_text(encoding="utf-8"))
-    [block] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    imported: dict[str, list[str]] = {}
-    for node in block.body:
-        assert isinstance(node, ast.ImportFrom)
-        assert node.module is not None
-        for alias in node.names:
-            assert alias.name == alias.asname, "without `as`, a strict checker takes the name for private"
-            imported.setdefault(node.module, []).append(alias.name)
-    assert {module: list(names) for module, names in distsdk._HOMES.items()} == imported
+    """The stub is as `python .ci/stub.py` writes it from the table of the package."""
+    spec = importlib.util.spec_from_file_location("stub", ROOT / ".ci" / "stub.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.stub() == Path(distsdk.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_reference_names_public_objects_only() -> None:
+    """Each entry of the reference is exported by a public module, once; no page names a deeper path."""
+    doors = ("distsdk.testing.suite", "distsdk.testing", "distsdk.fsspec", "distsdk")
+    entries = re.compile(r"^\.\. auto(?:class|function|data):: (distsdk\.\S+)$", re.MULTILINE)
+    listed = [
+        entry
+        for page in sorted((ROOT / "docs" / "reference").glob("*.md"))
+        for entry in entries.findall(page.read_text(encoding="utf-8"))
+    ]
+    assert sorted(set(listed)) == sorted(listed)
+    for entry in listed:
+        door, _, name = entry.rpartition(".")
+        assert door in doors, entry
+        assert name in getattr(import_module(door), "__all__", [name]), entry
+    pages = [ROOT / "README.md", *(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)]
+    deep = {
+        path
+        for page in pages
+        for path in re.findall(r"distsdk\.[a-z_]+\.[A-Za-z]\w*", page.read_text(encoding="utf-8"))
+    }
+    assert {path for path in deep if not path.startswith(("distsdk.testing.", "distsdk.fsspec."))} == set()
 
 
 def test_every_error_is_public() -> None:
@@ -77,6 +102,8 @@ def test_names_are_pickled_by_their_homes() -> None:
     """A class that was reached through the public face can be pickled: it is found again."""
     for name in distsdk.__all__:
         value = getattr(distsdk, name)
+        if inspect.ismodule(value):
+            continue
         assert value == pickle.loads(pickle.dumps(value))  # noqa: S301 - our own bytes
 
 
