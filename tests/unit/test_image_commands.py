@@ -300,7 +300,7 @@ def test_a_missing_file_names_near_ones(run: Run, registry: Registry, ref: str) 
 
 @posix
 def test_progress_is_shown_on_a_terminal(run: Run, registry: Registry, ref: str, tmp_path: Path) -> None:
-    """Bytes of fetch, unpack, apply and of the first pass over a layer, in binary units."""
+    """fetch, unpack, apply and the first pass over a layer show bytes in binary units, however long the name is."""
     blob = registry.add_blob("x", NOISE)
     file = tmp_path / "blob"
     code, shown = run.on_terminal("fetch", registry.locator("x"), str(blob.digest), output=file)
@@ -309,8 +309,12 @@ def test_progress_is_shown_on_a_terminal(run: Run, registry: Registry, ref: str,
     assert "2.86MiB/2.86MiB" in shown
     code, shown = run.on_terminal("unpack", ref, str(tmp_path / "root"))
     assert (0, True) == (code, "2.86MiB/2.86MiB" in shown)
-    code, shown = run.on_terminal("apply", str(tmp_path / "root"), stdin=LOWER)
-    assert (0, True) == (code, "2.86MiB" in shown)
+    for directory in (tmp_path / "root", tmp_path / f"{'long' * 20}-name"):
+        directory.mkdir(exist_ok=True)
+        code, shown = run.on_terminal("apply", str(directory), stdin=LOWER)
+        *_, final, end = shown.split("\r")
+        assert (0, "\n") == (code, end)
+        assert f"{str(directory)[-10:]}: 2.86MiB [" in final
     code, shown = run.on_terminal("ls", ref)
     assert 0 == code
     assert "layer 0: 100%" in shown
