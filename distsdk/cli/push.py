@@ -10,7 +10,7 @@ import click
 
 import distsdk
 from distsdk import errors
-from distsdk._text import human_size
+from distsdk._text import human_size, quoted
 from distsdk.cli.app import connect, main, option, read_reference, say, without_scheme, write_line
 from distsdk.spec.media_types import parse_media_type
 
@@ -239,6 +239,8 @@ def verify(ref: str, key: Path, as_json: bool) -> None:
     Signatures are those of cosign sign --key; keyless ones are not verified. The digest is printed: use that from then
     on, since the tag may move.
     """
+    if not key.exists():
+        raise click.UsageError(f"key {quoted(str(key), 400)} does not exist")
     reference = read_reference(ref)
     verdict = distsdk.verify_signatures(reference, key, remote=connect(reference.locator))
     if as_json:
@@ -272,16 +274,21 @@ def _write_descriptor(descriptor: Descriptor, *, as_json: bool) -> None:
 
 
 def _file(word: str) -> str | tuple[str, str]:
-    """Read ``FILE`` or ``FILE:TYPE``; a file that has that very name counts more."""
+    """Parse ``FILE`` or ``FILE:TYPE``; an existing file with the whole text as its name wins.
+
+    Raises:
+        UsageError: There is no such file.
+        InvalidConfig: TYPE is not a media type.
+    """
     path, colon, kind = word.rpartition(":")
-    if not colon or Path(word).exists():
+    if Path(word).exists():
         return word
+    if not colon or not Path(path).exists():
+        raise click.UsageError(f"file {quoted(word, 400)} does not exist")
     try:
         return path, parse_media_type(kind)
     except ValueError as error:
-        if "/" in kind and Path(path).exists():
-            raise errors.InvalidConfig(f"{word}: {error}") from error
-        return word
+        raise errors.InvalidConfig(f"{word}: {error}") from error
 
 
 def _read_annotations(words: tuple[str, ...]) -> dict[str, str]:

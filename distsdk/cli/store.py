@@ -12,7 +12,7 @@ import click
 
 import distsdk
 from distsdk import errors
-from distsdk._text import human_size, printable
+from distsdk._text import counted, human_size, printable
 from distsdk.cli.app import (
     begin,
     connect,
@@ -60,6 +60,7 @@ def _store() -> distsdk.Store:
     metavar="N",
     help="Fetch N ranges of one blob at once (default: as many as are faster).",
 )
+@click.option("--rehash", is_flag=True, help="Hash every stored blob of the image, and replace damaged ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print the descriptor, or the plan, as JSON.")
 def pull(
     *,
@@ -67,6 +68,7 @@ def pull(
     platform: str | None,
     all_platforms: bool,
     only_plan: bool,
+    rehash: bool,
     jobs: int,
     connections: int | None,
     as_json: bool,
@@ -78,6 +80,8 @@ def pull(
     """
     if all_platforms and platform is not None:
         raise click.UsageError("--platform or --all-platforms: one of them")
+    if rehash and only_plan:
+        raise click.UsageError("--plan hashes nothing: leave --rehash out")
     reference = read_reference(ref)
     remote = connect(reference.locator)
     if only_plan:
@@ -95,6 +99,7 @@ def pull(
         progress=not option("quiet"),
         jobs=jobs,
         connections=connections,
+        rehash=rehash,
     )
     write_line(json.dumps(descriptor.to_fields()) if as_json else str(descriptor.digest))
 
@@ -113,19 +118,26 @@ def _write_plan(plan: Plan, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: descriptors by name.")
 @click.pass_context
 def images(context: click.Context, as_json: bool) -> None:
-    """List the images in the store."""
+    """List the images in the store.
+
+    An image is incomplete if the store lacks a blob of it: pull it again, or run distsdk content verify --heal.
+    """
     if context.invoked_subcommand is not None:
         return
     begin(context)
-    found = _store().images()
+    store = _store()
+    found = store.images()
+    incomplete = {name for name, descriptor in found.items() if store.missing(descriptor)}
     if as_json:
-        write_line(json.dumps({name: descriptor.to_fields() for name, descriptor in found.items()}))
+        state = {name: {"incomplete": True} if name in incomplete else {} for name in found}
+        write_line(json.dumps({name: {**image.to_fields(), **state[name]} for name, image in found.items()}))
         return
     rows = [
         (
             name,
             fitted_digest(image.digest),
-            "index" if image.media_type in INDEXES else str(image.platform or "") or image.media_type,
+            ("index" if image.media_type in INDEXES else str(image.platform or "") or image.media_type)
+            + (" (incomplete)" if name in incomplete else ""),
         )
         for name, image in found.items()
     ]
@@ -238,25 +250,38 @@ def rm(digests: tuple[str, ...]) -> int:
 def verify(heal: bool, as_json: bool) -> int:
     """Hash all blobs and quarantine the damaged ones.
 
-    Their digests are printed. The exit code is 5 if a damaged blob was not healed. An image that cannot be healed does
-    not stop the others; its error is reported and sets the exit code.
+    Prints the digests of damaged blobs, then the names of incomplete images. The exit code is 5 if a damaged blob was
+    not replaced or an image is incomplete. An image that cannot be healed does not stop the others; its error is
+    reported.
     """
     store = _store()
     found = store.verify()
-    code = _heal(store) if heal else 0
+    healed: dict[distsdk.Digest, None] = {}
+    code = _heal(store, healed) if heal else 0
     lost = [digest for digest in found.damaged if not _has(store, digest)]
+    incomplete = {name: missing for name, image in store.images().items() if (missing := store.missing(image))}
     if as_json:
         fields = {"count": found.count, "size": found.size, "damaged": [str(digest) for digest in found.damaged]}
-        write_line(json.dumps({**fields, "healed": [str(d) for d in found.damaged if d not in lost]}))
+        missing = {name: [str(descriptor.digest) for descriptor in lacks] for name, lacks in incomplete.items()}
+        write_line(json.dumps({**fields, "healed": [str(digest) for digest in healed], "incomplete": missing}))
     else:
         for digest in found.damaged:
             write_line(str(digest))
-        say(f"{found.count} blobs, {human_size(found.size)}: {len(found.damaged)} damaged, {len(lost)} not healed")
-    return _DAMAGED if lost else code
+        for name, lacks in incomplete.items():
+            say(f"{printable(name)} is incomplete: {counted(len(lacks), 'blob')} missing; pull it again")
+        total = f"{counted(found.count, 'blob')}, {human_size(found.size)}"
+        unusable = f"{counted(len(incomplete), 'image')} incomplete"
+        say(f"{total}: {len(found.damaged)} damaged, {len(healed)} healed, {unusable}")
+    return _DAMAGED if lost or incomplete else code
 
 
-def _heal(store: distsdk.Store) -> int:
-    """Complete every image whose name says in full where it came from; return the code of the first failure."""
+def _heal(store: distsdk.Store, healed: dict[distsdk.Digest, None]) -> int:
+    """Complete every image whose full name says where it came from; return the code of the first failure.
+
+    Args:
+        store: Has the images.
+        healed: Takes the digests of the blobs that were fetched.
+    """
     from distsdk.spec.reference import Reference
     from distsdk.transfer.pull import complete
 
@@ -265,8 +290,8 @@ def _heal(store: distsdk.Store) -> int:
             reference = Reference.parse(name)
         except errors.InvalidReference:
             return
-        if str(reference) == name:  # another tool's short name, latest, says nothing of where it came from
-            complete(found[name], store, connect(reference.locator))
+        if str(reference) == name:  # a short name that another tool wrote, such as latest, names no registry
+            healed.update(dict.fromkeys(complete(found[name], store, connect(reference.locator))))
 
     found = store.images()
     return _each(found, complete_it)

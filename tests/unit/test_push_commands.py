@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -179,14 +180,13 @@ def test_verify_says_who_signed(registry: Registry, folder: Path) -> None:
     code, out, said = run("verify", "--key", "other.pub", name)
     assert (5, "", True) == (code, out, "is not verified" in said)
     assert 2 == run("verify", "--key", "a.txt", name)[0]
-    assert 1 == run("verify", "--key", "missing.pub", name)[0]
+    assert 2 == run("verify", "--key", "missing.pub", name)[0]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "match"),
     [
         (["push", "REF@sha256:" + "0" * 64, "a.txt"], 2, "push to a tag"),
-        (["push", "REF:v1", "missing"], 1, "missing"),
         (["push", "REF:v1", "a.txt:no/type/this"], 2, "is not a media type"),
         (["push", "REF:v1", "a.txt", "--artifact-type", "x"], 2, "is not a media type"),
         (["push", "REF:v1", "a.txt", "--annotation", "x"], 2, "KEY=VALUE"),
@@ -238,3 +238,20 @@ def test_the_python_names_are_those_of_the_commands() -> None:
     """What a command does, a function of the same name does."""
     for name in ("push", "attach", "copy", "referrers", "delete"):
         assert name == getattr(distsdk, name).__name__
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("push", "localhost:1/x:1", "no-such-file"),
+        ("push", "localhost:1/x:1", "no-such-file:text/plain"),
+        ("push", "localhost:1/x:1", "--config", "no-such-file"),
+        ("attach", "localhost:1/x:1", "no-such-file", "--artifact-type", "text/plain"),
+        ("verify", "localhost:1/x:1", "--key", "no-such-file"),
+    ],
+)
+def test_a_missing_file_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    """A FILE that does not exist ends with 2 and a sentence that names it, before anything is requested."""
+    ended = run_command(*arguments)
+    assert (2, b"") == (ended.returncode, ended.stdout)
+    assert re.search(rb"'no-such-file[^']*' does not exist", ended.stderr)

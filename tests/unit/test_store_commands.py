@@ -302,15 +302,17 @@ def test_damage_is_found_and_healed(registry: Registry, folder: Path) -> None:
     manifest = done("pull", "--store", folder, x).strip()
     ended = run_command("content", "verify", "--store", folder)
     assert (0, b"") == (ended.returncode, ended.stdout)
-    assert re.fullmatch(rb"distsdk: 4 blobs, 7\d\.\d KiB: 0 damaged, 0 not healed\n", ended.stderr)
+    assert re.fullmatch(rb"distsdk: 4 blobs, 7\d\.\d KiB: 0 damaged, 0 healed, 0 images incomplete\n", ended.stderr)
     for name in (digest(LAYER), manifest):
         damage(folder, name)
     ended = run_command("content", "verify", "--store", folder)
     assert (5, {digest(LAYER), manifest}) == (ended.returncode, set(ended.stdout.decode().split()))
-    assert b"2 damaged, 2 not healed" in ended.stderr
-    # What is out of the way is missing, and no longer damaged: it is brought back all the same.
+    assert b"2 damaged, 0 healed, 1 image incomplete" in ended.stderr
+    assert f"{x} is incomplete: 1 blob missing; pull it again".encode() in ended.stderr  # its manifest hides the rest
+    # Quarantined blobs are missing, and no longer damaged: healing fetches and counts them all the same.
     ended = run_command("content", "verify", "--heal", "--store", folder)
     assert (0, b"") == (ended.returncode, ended.stdout)
+    assert b"0 damaged, 2 healed, 0 images incomplete" in ended.stderr
     assert LAYER == Store(folder).path(digest(LAYER)).read_bytes()
     damage(folder, digest(LAYER))
     text = run_command("content", "verify", "--heal", "--json", "--store", folder)
@@ -330,12 +332,49 @@ def test_one_image_that_cannot_be_healed_does_not_hinder_others(registry: Regist
         damage(folder, name)
     ended = run_command("content", "verify", "--heal", "--store", folder)
     assert (5, {digest(LAYER), digest(b"of the other")}) == (ended.returncode, set(ended.stdout.decode().split()))
-    assert b"2 damaged, 1 not healed" in ended.stderr
+    assert b"2 damaged, 1 healed, 1 image incomplete" in ended.stderr
     assert gone.host.encode() in ended.stderr
     assert LAYER == Store(folder).path(digest(LAYER)).read_bytes()
     done("images", "rm", f"{registry.locator('x')}:amd64", "--store", folder)
     ended = run_command("content", "verify", "--heal", "--store", folder)
-    assert (6, b"", 2) == (ended.returncode, ended.stdout, ended.stderr.count(b"\n"))
+    assert (5, b"", 3) == (ended.returncode, ended.stdout, ended.stderr.count(b"\n"))
+
+
+def test_an_incomplete_image_is_listed_as_incomplete(registry: Registry, folder: Path) -> None:
+    """The commands images and content verify, and their JSON, name an image that lacks a blob; a pull completes it."""
+    x = f"{registry.locator('x')}:amd64"
+    done("pull", "--store", folder, x)
+    done("content", "rm", digest(LAYER), "--store", folder)
+    assert "(incomplete)" in done("images", "--store", folder)
+    assert jq(f'.["{x}"].incomplete', done("images", "--json", "--store", folder)) is True
+    ended = run_command("content", "verify", "--json", "--store", folder)
+    assert (5, {x: [digest(LAYER)]}) == (ended.returncode, jq(".incomplete", ended.stdout.decode()))
+    done("pull", "--store", folder, x)
+    assert "(incomplete)" not in done("images", "--store", folder)
+    assert 0 == run_command("content", "verify", "--store", folder).returncode
+
+
+def test_pull_rehash_replaces_a_damaged_blob(registry: Registry, folder: Path) -> None:
+    """Damage that keeps size, time and inode is found by pull --rehash alone."""
+    x = f"{registry.locator('x')}:amd64"
+    done("pull", "--store", folder, x)
+    path = Store(folder).path(digest(LAYER))
+    before = path.stat()
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.write(bytes([LAYER[0] ^ 1]))
+    path.chmod(before.st_mode & 0o7777)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    done("pull", "--store", folder, x)
+    assert LAYER != path.read_bytes()
+    done("pull", "--rehash", "--store", folder, x)
+    assert LAYER == Store(folder).path(digest(LAYER)).read_bytes()
+
+
+def test_a_directory_that_is_no_store_is_a_usage_error() -> None:
+    """The command images --store /etc ends with 2 and one sentence."""
+    ended = run_command("images", "--store", "/etc")
+    assert (2, b"", 1) == (ended.returncode, ended.stdout, ended.stderr.count(b"\n"))
 
 
 def test_a_short_name_says_nothing_of_a_registry(registry: Registry, folder: Path) -> None:
@@ -349,7 +388,7 @@ def test_a_short_name_says_nothing_of_a_registry(registry: Registry, folder: Pat
     registry.reset()
     ended = run_command("content", "verify", "--heal", "--store", folder, "--debug")
     assert (5, f"{digest(LAYER)}\n".encode()) == (ended.returncode, ended.stdout)
-    assert (0, 1) == (registry.count(), ended.stderr.count(b"\n"))
+    assert (0, 4) == (registry.count(), ended.stderr.count(b"\n"))  # a line for each name, and the summary
 
 
 def test_garbage_is_collected(registry: Registry, folder: Path) -> None:
