@@ -11,12 +11,13 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from inside import REDIS, document, sha256sum, skopeo
+from inside import DISTSDK, REDIS, document, sha256sum, skopeo
 
-from distsdk import Descriptor, Digest, Store, connect
+from distsdk import Descriptor, Digest, Store, connect, pull
 from distsdk.content.blob import Blob
 from distsdk.content.source import Stat
 from distsdk.spec.media_types import OCI_MANIFEST
+from distsdk.testing import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -357,3 +358,21 @@ def test_a_disk_that_is_read_only(disk: Path) -> None:
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
     fresh.untag(NAME)
     assert fresh.gc().blobs
+
+
+def test_an_image_that_umoci_collected_is_incomplete_until_the_next_pull(store: Store) -> None:
+    """``umoci gc`` does not follow Docker's media types; the store names the missing content, and a pull heals."""
+    with Registry() as registry:
+        registry.add_image("x", "1", layers=[b"a layer"], media="docker")
+        name = f"{registry.locator('x')}:1"
+        image = pull(name, store)
+        assert () == store.missing(image)
+        umoci("gc", "--layout", store.root)
+        assert 0 < len(store.missing(image))
+        done = subprocess.run(
+            [DISTSDK, "content", "verify", "--store", store.root], capture_output=True, text=True, check=False
+        )
+        assert (5, True) == (done.returncode, f"{name} is incomplete" in done.stderr)
+        pull(name, store)
+        assert () == store.missing(image)
+    check(store)
