@@ -1,4 +1,4 @@
-"""Challenges, logins and tokens: what a registry says on 401, what it is shown then, what a token service answers."""
+"""Answer the authentication challenges of registries: parse a 401, find the login, request tokens."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Seconds a token lives when its reply does not say (distribution's token specification: "defaults to 60 seconds").
+#: Lifetime in seconds of a token whose reply has no ``expires_in`` (distribution's token specification: "defaults to 60
+#: seconds").
 DEFAULT_LIFETIME = 60.0
 
-#: Seconds before its end at which a token counts as expired, so that it does not expire on the way; for tokens that
-#: live less than ten times as long, a tenth of their life.
+#: Seconds before its expiry at which a token is renewed, so that it does not expire in transit. Tokens that live less
+#: than ten times as long are renewed after nine tenths of their lifetime.
 EXPIRY_MARGIN = 5.0
 
 _LONGEST_LIFETIME = 365 * 86400
@@ -42,7 +43,7 @@ _SCHEME = re.compile(rf"[ \t,]*({_TOKEN})(?=[ \t,]|$)[ \t]*")
 _PARAM = re.compile(rf'[ \t,]*({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))[ \t]*(?=,|$)')
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 
-# RFC 6750 section 2.1: b64token. Nothing else may go into the Authorization header.
+# RFC 6750 section 2.1: b64token. Other characters must not reach the Authorization header.
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
@@ -52,7 +53,7 @@ class AuthChallenge:
 
     Attributes:
         scheme: In lower case, ``bearer`` or ``basic``.
-        params: By name in lower case; the first of a name counts.
+        params: Values by name in lower case; of several with one name, the first.
     """
 
     scheme: str
@@ -60,7 +61,14 @@ class AuthChallenge:
 
 
 def parse_challenges(header: str) -> list[AuthChallenge]:
-    """Read the challenges of one or several joined ``WWW-Authenticate`` headers; reading stops at what is none."""
+    """Parse one ``WWW-Authenticate`` header, or several joined by commas.
+
+    Args:
+        header: The header's value.
+
+    Returns:
+        The challenges up to the first malformed one.
+    """
     return list(_challenges(header))
 
 
@@ -80,7 +88,13 @@ def _challenges(header: str) -> Iterator[AuthChallenge]:
 
 @frozen
 class Grant:
-    """What a token is good for: what tokens are kept by."""
+    """The use of a token, by which tokens are cached.
+
+    Attributes:
+        realm: URL of the token service.
+        service: Name of the registry at the token service; empty for none.
+        scopes: Sorted, one for each resource.
+    """
 
     realm: str = field(repr=redact)
     service: str
@@ -88,7 +102,7 @@ class Grant:
 
     @property
     def url(self) -> str:
-        """The URL that is asked (distribution's token specification, "Requesting a token")."""
+        """The URL to request a token from (distribution's token specification, "Requesting a token")."""
         query = [("service", self.service)] if self.service else []
         query += [("scope", scope) for scope in self.scopes]
         return f"{self.realm}{'&' if urlsplit(self.realm).query else '?'}{urlencode(query)}"
@@ -96,11 +110,11 @@ class Grant:
 
 @frozen
 class TokenRequest:
-    """What a token service is sent.
+    """A request to a token service.
 
     Attributes:
-        url: Without fragment.
-        authorization: The header, for a GET with a login.
+        url: An absolute URL without fragment.
+        authorization: Value of the Authorization header of a GET with a login; None without one.
         form: The body of a POST, ``application/x-www-form-urlencoded``; None for a GET.
     """
 
@@ -120,17 +134,17 @@ class _Token:
 
 
 class Tokens:
-    """What one registry is shown: nothing, a login, or bearer tokens kept by realm, service and scopes.
+    """Authorize requests to one registry: with a login, or with bearer tokens cached by realm, service and scopes.
 
-    The login goes to the registry's own origin and to the token services that are known to be its own, and nowhere
-    else, whatever the registry says. Several threads may ask at once; a token is requested by one of them.
+    The login is sent only to the registry's own origin and to token services that are known to belong to it, even if
+    the registry names another one. Threads may share the object; concurrent callers request a token once.
 
     Args:
-        origin: The registry's.
-        login: Looks the login up, when the registry asks for one for the first time.
-        realms: Origins of other token services that may be given the login.
-        ask: Sends a request to a token service before a deadline and returns the body of its answer.
-        host: By which its login is looked up, for messages; by default the origin's.
+        origin: Origin of the registry.
+        login: Looks up the login, called at the registry's first challenge.
+        realms: Origins of other token services that may receive the login.
+        send: Sends a request to a token service before a deadline and returns the body of the response.
+        host: Name under which the login is looked up, for messages; by default the origin's host and port.
     """
 
     def __init__(
@@ -139,60 +153,73 @@ class Tokens:
         *,
         login: Callable[[], Login | None],
         realms: frozenset[Origin],
-        ask: Callable[[TokenRequest, Deadline], bytes],
+        send: Callable[[TokenRequest, Deadline], bytes],
         host: str = "",
     ) -> None:
         self._origin = origin
         self._host = host or str(origin).partition("://")[2]
         self._look_up = login
         self._realms = realms
-        self._ask = ask
+        self._send = send
         self._lock = threading.Lock()
         self._login: Login | None = None
         self._looked_up = False
         self._basic: str | None = None
-        self._grants: dict[str, Grant] = {}  # by the scope a request needs: what the registry last asked for it
+        self._grants: dict[str, Grant] = {}  # by the scope a request needs: from the registry's last challenge
         self._tokens: dict[Grant, _Token] = {}
-        #: What the user has to know about the login when the registry refuses in the end; empty if there is nothing.
+        #: Why the login was not used or was refused, appended to the error if the registry denies access; empty if the
+        #: login is not the cause.
         self.note = ""
 
     def header(self, scope: str, deadline: Deadline) -> str | None:
-        """Return the Authorization header for a request that needs ``scope``; None before the registry asked for one.
+        """Return the Authorization header for a request; None before the registry's first challenge.
 
         An expired token is renewed first.
+
+        Args:
+            scope: The scope that the request needs.
+            deadline: When a renewed token must have arrived.
+
+        Raises:
+            Denied, DeadlineExceeded, DistError: The token service refused or failed to renew the token.
         """
         with self._locked(deadline):
             grant = self._grants.get(scope)
             return self._bearer(grant, deadline) if grant else self._basic
 
     def showed_login(self, header: str | None) -> bool:
-        """Whether an Authorization header is the login itself, rather than a token that was given for it."""
+        """Return whether an Authorization header holds the login itself rather than a token issued for it.
+
+        Args:
+            header: As returned by `header`; None for a request without one.
+        """
         login = self._login
         return header is not None and (
             header == self._basic or (login is not None and header == f"Bearer {login.registry_token}")
         )
 
-    def answer(self, header: str, scope: str, deadline: Deadline, *, rejected: str | None) -> str:
-        """Meet a 401.
+    def respond(self, header: str, scope: str, deadline: Deadline, *, rejected: str | None) -> str:
+        """Respond to the challenge of a 401.
 
         Args:
             header: The registry's ``WWW-Authenticate``.
-            scope: What the request needs, parted by spaces if it is more than one; added to what the challenge names.
-            deadline: When the token has to be here.
-            rejected: The Authorization header that was refused, if there was one.
+            scope: Scopes that the request needs, separated by spaces; added to those of the challenge.
+            deadline: When the token must have arrived.
+            rejected: The Authorization header that was refused; None if the request had none.
 
         Returns:
-            The Authorization header to try again with.
+            The Authorization header to retry with.
 
         Raises:
-            Denied: The registry asks for a login, and there is none or it was refused; or its token service refuses.
-            Unsafe: The realm is not a URL that may be asked.
+            Denied: The registry requires a login and none is configured, the login was refused, or the token service
+                refused the request.
+            Unsafe: The realm is not an http(s) URL, or is http while the registry uses https.
         """
         challenges = parse_challenges(header)
         bearer = next((c for c in challenges if c.scheme == "bearer" and c.params.get("realm")), None)
         with self._locked(deadline):
             if bearer is None:
-                return self._answer_basic(challenges, rejected)
+                return self._respond_basic(challenges, rejected)
             grant = self._grants[scope] = self._grant(bearer, scope)
             login = self._own_login()
             if login is not None and login.registry_token:
@@ -225,53 +252,53 @@ class Tokens:
                 hide(*secrets, login.registry_token, *(header.removeprefix("Basic ") for header in headers))
         return self._login
 
-    def _answer_basic(self, challenges: list[AuthChallenge], rejected: str | None) -> str:
-        """Meet a challenge that asks for user and password (RFC 7617)."""
-        asked = ", ".join(sorted({c.scheme for c in challenges})) or "none it names"
+    def _respond_basic(self, challenges: list[AuthChallenge], rejected: str | None) -> str:
+        """Respond to a challenge for username and password (RFC 7617)."""
+        schemes = ", ".join(sorted({c.scheme for c in challenges})) or "not named"
         login = self._own_login() if any(c.scheme == "basic" for c in challenges) else None
         if login is None or not login.username:
-            message = f"{self._origin} asks for a login (scheme: {asked}), and none is configured for it"
+            message = f"{self._origin} requires a login (scheme: {schemes}), and none is configured for it"
             message += f": {self.note}" if self.note else f"; {how_to_log_in(self._host)}"
             raise Denied(message, status=401)
         header = basic_authorization(login.username, login.password)
         if header == rejected:
             self._basic = None
-            message = f"{self._origin} refuses the login from {login.source}: log in again, or correct it there"
+            message = f"{self._origin} refused the login from {login.source}: log in again, or correct it there"
             raise Denied(f"{message}; {how_to_log_in(self._host)}", status=401)
         self._basic = header
         return header
 
     def show_login(self, header: str, deadline: Deadline) -> tuple[str, str]:
-        """Show the login to who asks for it, for nothing in particular.
+        """Respond to a challenge with the login, for no scope, to check the login.
 
         Args:
             header: The registry's ``WWW-Authenticate``.
-            deadline: When a token has to be here.
+            deadline: When a token must have arrived.
 
         Returns:
-            The Authorization header to ask the registry with, and the identity token that the token service gives for
-            the login, if it does.
+            The Authorization header for the registry, and the identity token that the token service issued for the
+            login; empty if it issued none.
 
         Raises:
-            Denied: The token service refuses the login, or may not have it.
-            Unsafe: The realm is not a URL that may be asked.
+            Denied: The token service refused the login, or is not trusted with it.
+            Unsafe: The realm is not an http(s) URL, or is http while the registry uses https.
         """
         challenges = parse_challenges(header)
         bearer = next((c for c in challenges if c.scheme == "bearer" and c.params.get("realm")), None)
         with self._locked(deadline):
             if bearer is None:
-                return self._answer_basic(challenges, None), ""
+                return self._respond_basic(challenges, None), ""
             grant = self._grant(bearer, "")
             login = self._login_for(grant.realm)
             if login is None:
                 raise Denied(self.note, status=401)
-            body = self._ask_with(login, grant, deadline, offline=True)
+            body = self._request_with_login(login, grant, deadline, offline=True)
             token, _ = parse_token_reply(body)
             identity = json.loads(body).get("refresh_token")
             return f"Bearer {token}", identity if isinstance(identity, str) else ""
 
     def _grant(self, bearer: AuthChallenge, scope: str) -> Grant:
-        """Return what a token has to be good for: the challenge's scopes and those of the request."""
+        """Return the grant to request: the scopes of the challenge and those of the request."""
         realm = follow(str(self._origin), bearer.params["realm"], what="names as its token service", relative=False)
         scopes = merge_scopes(*scope.split(), *bearer.params.get("scope", "").split())
         return Grant(realm, bearer.params.get("service", ""), scopes)
@@ -279,28 +306,28 @@ class Tokens:
     def _bearer(self, grant: Grant, deadline: Deadline) -> str:
         token = self._tokens.get(grant)
         if token is None or not token.fresh:
-            asked = time.monotonic()
+            requested = time.monotonic()
             text, lifetime = parse_token_reply(self._reply(grant, deadline))
             hide(text)
-            token = self._tokens[grant] = _Token(text, asked + lifetime - min(EXPIRY_MARGIN, lifetime / 10))
+            token = self._tokens[grant] = _Token(text, requested + lifetime - min(EXPIRY_MARGIN, lifetime / 10))
         return f"Bearer {token.text}"
 
     def _reply(self, grant: Grant, deadline: Deadline) -> bytes:
-        """Ask a token service, with the login if there is one for it, and without where it is refused.
+        """Request a token with the login, if one may be sent, and without it if it is refused.
 
-        What is public stays readable with a login that is out of date.
+        Public repositories stay readable with an outdated login.
         """
         login = self._login_for(grant.realm)
         if login is None:
-            return self._ask(TokenRequest(grant.url), deadline)
+            return self._send(TokenRequest(grant.url), deadline)
         try:
-            return self._ask_with(login, grant, deadline)
+            return self._request_with_login(login, grant, deadline)
         except Denied as refusal:
             self._refuse(login)
-            _log.warning("%s: going on without (%s)", self.note, refusal)
-        return self._ask(TokenRequest(grant.url), deadline)
+            _log.warning("%s: continuing without a login (%s)", self.note, refusal)
+        return self._send(TokenRequest(grant.url), deadline)
 
-    def _ask_with(self, login: Login, grant: Grant, deadline: Deadline, *, offline: bool = False) -> bytes:
+    def _request_with_login(self, login: Login, grant: Grant, deadline: Deadline, *, offline: bool = False) -> bytes:
         if login.identity_token:
             # https://distribution.github.io/distribution/spec/auth/oauth/
             fields = {
@@ -311,18 +338,18 @@ class Tokens:
                 "scope": " ".join(grant.scopes),
             }
             try:
-                return self._ask(TokenRequest(grant.realm, form=urlencode(fields).encode()), deadline)
+                return self._send(TokenRequest(grant.realm, form=urlencode(fields).encode()), deadline)
             except (NotFound, RegistryError) as error:
-                # Some token services know no POST; they take the token as a password.
+                # Some token services support no POST; they accept the token as a password.
                 if not login.username or (isinstance(error, RegistryError) and error.status not in {400, 405}):
                     raise
         header = basic_authorization(login.username, login.identity_token or login.password)
-        # https://distribution.github.io/distribution/spec/auth/token/: an identity token is asked for.
+        # https://distribution.github.io/distribution/spec/auth/token/: request an identity token.
         more = "&offline_token=true&client_id=distsdk" if offline else ""
-        return self._ask(TokenRequest(f"{grant.url}{more}", authorization=header), deadline)
+        return self._send(TokenRequest(f"{grant.url}{more}", authorization=header), deadline)
 
     def _login_for(self, realm: str) -> Login | None:
-        """Return the login if the realm's origin may be given it."""
+        """Return the login if it may be sent to the realm's origin."""
         login = self._own_login()
         if login is None or not (login.username or login.identity_token):
             return None
@@ -331,70 +358,81 @@ class Tokens:
             return login
         if not self.note:
             self.note = (
-                f"the login from {login.source} was not given to {origin}, which {self._origin} names as its token "
-                f'service: if it is, write realms = ["{origin}"] into its hosts.toml'
+                f"the login from {login.source} was not sent to {origin}, which {self._origin} names as its token "
+                f'service: if you trust it, write realms = ["{origin}"] into the hosts.toml of the registry'
             )
             _log.warning("%s", self.note)
         return None
 
     def _refuse(self, login: Login) -> None:
-        """Be done with a login that is of no use."""
+        """Discard a login that was refused."""
         self.note = f"the login from {login.source} for {self._origin} was refused: log in again, or remove it there"
         self.note += f"; {how_to_log_in(self._host)}"
         self._login = None
 
 
 def how_to_log_in(host: str) -> str:
-    """Return what a message says to who has no login for a registry."""
+    """Return the remedy that messages give for a missing or refused login.
+
+    Args:
+        host: As in a locator.
+    """
     from distsdk.transport.credentials import command_for
 
     return f"log in: {command_for(host)}; in Python: connect(…, credentials=Credentials(…))"
 
 
 def basic_authorization(username: str, password: str) -> str:
-    """Return the header for a user and a password (RFC 7617, with UTF-8)."""
+    """Return the Authorization header for a login (RFC 7617, with UTF-8).
+
+    Args:
+        username: Without a colon.
+        password: The password, or a token in its place.
+    """
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
 def merge_scopes(*scopes: str) -> tuple[str, ...]:
-    """Return scopes, sorted, with the actions on each resource in one.
+    """Return scopes sorted, with all actions on one resource in one scope.
 
-    ``type:name:action,…`` (https://distribution.github.io/distribution/spec/auth/scope/); what is none stays as it is.
+    Args:
+        scopes: Each ``type:name:action,…`` (https://distribution.github.io/distribution/spec/auth/scope/); others are
+            kept unchanged.
     """
     actions: dict[str, set[str]] = {}
     for scope in scopes:
-        resource, colon, wanted = scope.rpartition(":")
+        resource, colon, names = scope.rpartition(":")
         if colon and ":" in resource:
-            actions.setdefault(f"{resource}:", set()).update(filter(None, wanted.split(",")))
+            actions.setdefault(f"{resource}:", set()).update(filter(None, names.split(",")))
         elif scope:
             actions.setdefault(scope, set())
-    return tuple(resource + ",".join(sorted(wanted)) for resource, wanted in sorted(actions.items()))
+    return tuple(resource + ",".join(sorted(names)) for resource, names in sorted(actions.items()))
 
 
 def parse_token_reply(body: bytes) -> tuple[str, float]:
-    """Read the reply of a token service.
+    """Parse the response of a token service.
 
     Args:
-        body: JSON with ``token`` or ``access_token``, and perhaps ``expires_in``
+        body: JSON with ``token`` or ``access_token``, and optionally ``expires_in``
             (https://distribution.github.io/distribution/spec/auth/token/).
 
     Returns:
-        The token, and the seconds it lives.
+        The token, and its lifetime in seconds.
 
     Raises:
-        MalformedDocument: Not such a reply, or a token that cannot go into a header.
+        MalformedDocument: The body has no such fields, or the token has characters that a header cannot carry.
     """
     try:
         reply = json.loads(body)
         token = reply.get("token") or reply.get("access_token")
         lifetime = reply.get("expires_in") or DEFAULT_LIFETIME
     except (ValueError, AttributeError, RecursionError) as error:
-        message = "the token service's reply is not a JSON object: is the registry's realm a token service?"
+        message = "invalid response of the token service (not a JSON object): is the registry's realm a token service?"
         raise MalformedDocument(message) from error
     if not isinstance(token, str) or not _BEARER.fullmatch(token):
-        message = "the token service's reply holds no token that can be used"
+        message = "the response of the token service has no valid token"
         raise MalformedDocument(message)
     if isinstance(lifetime, bool) or not isinstance(lifetime, int | float) or not lifetime > 0:
-        message = "the token service's reply has an expires_in that is no positive number"
+        message = "invalid expires_in in the response of the token service: not a positive number"
         raise MalformedDocument(message)
     return token, float(min(lifetime, _LONGEST_LIFETIME))

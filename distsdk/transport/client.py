@@ -1,6 +1,6 @@
-"""Requests to one endpoint: a session a process, limits, logins, redirects, and errors translated at one seam.
+"""Send requests to one endpoint: sessions, limits, authentication, redirects, error translation.
 
-`distsdk.transport.endpoints` chooses among several.
+`distsdk.transport.endpoints` chooses among several endpoints.
 """
 
 from __future__ import annotations
@@ -59,48 +59,49 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Redirects that are followed for one request.
+#: Redirects followed for one request.
 MAX_REDIRECTS = 5
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-#: Redirects that leave method and body as they are (RFC 9110 section 15.4); others would make a GET of an upload.
+#: Redirects that keep method and body (RFC 9110 section 15.4); others would turn an upload into a GET.
 _SAME_METHOD = frozenset({307, 308})
 
-#: What servers say to HTTP without TLS on a port for TLS: nginx, Go's net/http, Apache httpd.
+#: Texts with which nginx, Go's net/http and Apache httpd answer plain HTTP on a TLS port.
 _WANTS_TLS = re.compile(rb"HTTP request (was sent )?to (an )?HTTPS (port|server)|plain HTTP to an SSL-enabled")
 
-#: Connections that are kept open to one host; more are opened when more are needed.
+#: Idle connections kept open to one host; more are opened when needed.
 KEPT_CONNECTIONS = 16
 
 
 @frozen
 class _Process:
-    """What belongs to one process."""
+    """The connections and tokens of one process."""
 
     pool: HostPool
     tokens: Tokens
 
 
 class Transport:
-    """What requests of one repository to one endpoint are sent through.
+    """Send the requests for one repository to one endpoint.
 
-    Threads may share one. A forked child makes connections of its own.
+    Threads may share a transport. A forked child opens its own connections.
 
     Args:
-        endpoint: Where to, and by what; logins, headers and client certificates go nowhere else.
+        endpoint: URL and settings of the endpoint. Its login, headers and client certificates are sent to no other
+            origin.
         hosts: Certificate authorities and proxies.
-        login: Looks up the endpoint's login, when it asks for one.
-        realms: Origins of token services, besides the endpoint's own, that may be given the login.
-        retry: What is tried again.
+        login: Looks up the endpoint's login, called at the first challenge.
+        realms: Origins of token services, besides the endpoint's own, that may receive the login.
+        retry: Which failures are retried.
         timeouts: How long to wait.
-        limits: How much to take.
+        limits: Largest sizes of responses.
         session: Sends the requests, with its adapters, ``verify`` and ``cert``; its headers, cookies, ``auth``, proxies
-            and ``trust_env`` are not used. By default one is made, or one that plays a cassette where `replay` says so.
-        host: By which the endpoint's login is looked up, for messages; by default the endpoint's own.
-        repository: Whose tokens these are.
-        pools: Where connections, tokens and pauses are shared with other transports; by default with none.
-        login_key: What, besides endpoint and hosts, the login depends on.
+            and ``trust_env`` are not used. By default a new session, which plays the cassette inside a `replay` block.
+        host: Name under which the login is looked up, for messages; by default the endpoint's host and port.
+        repository: The repository whose tokens are used.
+        pools: Connections, tokens and pauses shared with other transports; by default not shared.
+        login_key: A value that the login depends on, besides endpoint and hosts.
     """
 
     def __init__(
@@ -129,23 +130,23 @@ class Transport:
         self.rate_limit: RateLimitStatus | None = None
         hide(*(text.rpartition(" ")[2] for name, text in endpoint.headers.items() if name.lower() == "authorization"))
         self._realms = realms
-        playing = None if session else active_session()
+        replay_session = None if session else active_session()
         self._recorder = active_recorder()
-        # A cassette answers whoever asks; which logins this machine has must make no difference.
-        self._login = login if playing is None else _login_for_cassettes
-        self._given = session or playing
+        # A cassette answers with or without a login: the logins of this machine must make no difference.
+        self._login = login if replay_session is None else _login_for_cassettes
+        self._given = session or replay_session
         self._given_in = os.getpid()
         self._pools = pools or HostPools()
         self._pool_key = endpoint, hosts, realms, login_key, self._given
-        # A token is asked for within the time-outs of the transport that has it made.
-        # A recording has every challenge and token of its remotes, whatever this process was given before.
+        # A token is requested within the time-outs of the transport that needs it, and a recording must contain every
+        # challenge and token request, even if this process has a token already.
         unshared = None if self._recorder is None else object()
         self._tokens_key = repository, host, self.timeouts, limits, unshared
         self._processes: dict[int, _Process] = {}
         self._proxies: dict[Origin, dict[str, str]] = {}
 
     def document_deadline(self) -> Deadline:
-        """Return the moment by which a document that is asked for now has to be here."""
+        """Return the deadline of a document that is requested now."""
         return Deadline(self.timeouts.document)
 
     def request(
@@ -160,32 +161,32 @@ class Transport:
         deadline: Deadline | None = None,
         retry_state: RetryState | None = None,
     ) -> Response:
-        """Send a request, meet a challenge, follow redirects, and return a successful answer.
+        """Send a request, respond to challenges, follow redirects, and return a successful response.
 
         Args:
-            method: ``GET``, ``HEAD``, or, not following redirects that would make a GET of it, any other.
-            path: Path and query below the endpoint's base, or a whole URL. One of another origin is shown no login.
-            scope: What a token has to allow, ``repository:library/redis:pull``; several, parted by spaces, of which the
-                first one has the repository that the request is for.
-            headers: Sent besides the transport's own.
-            body: Sent with the request; once more where a challenge, a redirect or a broken connection needs it.
-            also: Statuses that are answers too, and no errors.
-            deadline: When the body has to be here; by default there is one for the headers, tokens and redirects
-                included, but none for the body. What is sent takes its time, as long as it goes on; the answer's
-                headers have the deadline's whole span after that.
-            retry_state: The attempts there are; by default as many as ``retry`` says.
+            method: Any method. For other than ``GET`` and ``HEAD``, redirects that change the method are errors.
+            path: Path and query below the endpoint's base, or an absolute URL. Another origin receives no login.
+            scope: Scope that the token must allow, ``repository:library/redis:pull``. Several are separated by spaces;
+                the first names the repository of the request.
+            headers: Headers added to the transport's own.
+            body: Body of the request; sent again after a challenge, a redirect or a broken connection.
+            also: Statuses to return instead of raising, besides 2xx.
+            deadline: When the body must have arrived. By default the headers, including tokens and redirects, must
+                arrive within `Timeouts.document`, and the body has no deadline. Each part of a sent body restarts it,
+                so that the response's headers have the whole time after an upload.
+            retry_state: The remaining attempts; by default those of ``retry``.
 
         Raises:
-            NotFound, Denied, RateLimited, RegistryError: The registry's answer is no success.
-            Unreachable, DeadlineExceeded: There was none.
-            Unsafe: A redirect leads where none may lead.
+            NotFound, Denied, RateLimited, RegistryError: The response is an error.
+            Unreachable, DeadlineExceeded: No response arrived.
+            Unsafe: A redirect leads from https to http, out of the repository, or to an invalid URL.
             LimitExceeded: The headers are too long.
         """
         retry_state = retry_state or RetryState(self.retry)
         until = deadline or self.document_deadline()
         while True:
             try:
-                answer = self._request(
+                response = self._request(
                     method, path, scope, headers, until, retry_state=retry_state, body=body, also=also
                 )
             except DistError as error:
@@ -193,7 +194,7 @@ class Transport:
             else:
                 if deadline is None:
                     until.lift()
-                return answer
+                return response
 
     def document(
         self,
@@ -205,20 +206,35 @@ class Transport:
         retry_state: RetryState | None = None,
         check: Callable[[Response], None] = lambda _: None,
     ) -> tuple[Response, bytes]:
-        """Get a document and read it whole; where its body breaks, get it again.
+        """Request a document and read it whole; if its body breaks off, request it again.
 
-        Arguments and errors as `request`; ``check`` sees each answer before its body is read.
+        Args:
+            path: As `request`.
+            scope: As `request`.
+            headers: As `request`.
+            deadline: When the body must have arrived.
+            retry_state: As `request`.
+            check: Called with each response before its body is read; may raise.
+
+        Returns:
+            The response, and its body.
+
+        Raises:
+            DistError: As `request`, or as raised by ``check``.
+            LimitExceeded: The body is longer than `Limits.document`.
         """
         retry_state = retry_state or RetryState(self.retry)
         while True:
-            answer = self.request("GET", path, scope=scope, headers=headers, deadline=deadline, retry_state=retry_state)
-            check(answer)
-            if answer.status not in {200, 203}:
-                answer.discard(self.limits.error)
-                message = f"{redact(answer.url)} answered {answer.status} where a whole document was asked for"
-                raise RegistryError(message, status=answer.status)
+            response = self.request(
+                "GET", path, scope=scope, headers=headers, deadline=deadline, retry_state=retry_state
+            )
+            check(response)
+            if response.status not in {200, 203}:
+                response.discard(self.limits.error)
+                message = f"{redact(response.url)} answered {response.status}, expected 200 and a whole document"
+                raise RegistryError(message, status=response.status)
             try:
-                return answer, answer.read_document(self.limits.document, deadline, what=redact(answer.url))
+                return response, response.read_document(self.limits.document, deadline, what=redact(response.url))
             except DistError as error:
                 retry_state.wait(error, deadline, self._process().pool)
 
@@ -234,8 +250,8 @@ class Transport:
         body: bytes | Body | None,
         also: Collection[int],
     ) -> Response:
-        """Send a request once: what a challenge and redirects make of it included."""
-        asked = url = self._url(path)
+        """Send a request once, and again after a challenge and for redirects."""
+        requested = url = self._url(path)
         process = self._process()
         tokens = process.tokens
         host = urlsplit(self.endpoint.base).netloc
@@ -244,70 +260,72 @@ class Transport:
             retry_state.wait_for(process.pool, host, deadline)
             return self._send(method, url, headers, authorization, deadline, body=body)
 
-        retry_state.wait_for(process.pool, host, deadline)  # before a token is asked for
+        retry_state.wait_for(process.pool, host, deadline)  # before a token is requested
         authorization = tokens.header(scope, deadline)
         challenged = False
         for _ in range(MAX_REDIRECTS + 1):
-            at_home = Origin.of(url) == self.origin
-            answer = send(url, authorization if at_home else None)
-            # A token that was just given is not asked for again; a login that is refused leads on, or is told.
+            same_origin = Origin.of(url) == self.origin
+            response = send(url, authorization if same_origin else None)
+            # A token that was just issued is not requested again; a refused login is replaced or reported.
             while (
-                answer.status == 401
-                and at_home
-                and (challenge := answer.headers.get("WWW-Authenticate"))
+                response.status == 401
+                and same_origin
+                and (challenge := response.headers.get("WWW-Authenticate"))
                 and (not challenged or tokens.showed_login(authorization))
             ):
                 challenged = True
-                answer.discard(self.limits.error)
+                response.discard(self.limits.error)
                 try:
-                    authorization = tokens.answer(challenge, scope, deadline, rejected=authorization)
+                    authorization = tokens.respond(challenge, scope, deadline, rejected=authorization)
                 except Denied:
                     process.pool.forget(tokens)
                     raise
-                answer = send(url, authorization)
-            if answer.status not in _REDIRECTS:
+                response = send(url, authorization)
+            if response.status not in _REDIRECTS:
                 break
-            answer.discard(self.limits.error)
-            if method not in {"GET", "HEAD"} and answer.status not in _SAME_METHOD:
-                message = f"{redact(url)} answered a {method} with the redirect {answer.status}: not followed"
-                raise RegistryError(message, status=answer.status)
-            url = follow(url, answer.headers.get("Location", ""), what="redirects to")
-            self._check_repository(url, asked, scope, what="redirects to")
+            response.discard(self.limits.error)
+            if method not in {"GET", "HEAD"} and response.status not in _SAME_METHOD:
+                message = (
+                    f"redirect {response.status} from {redact(url)} refused: it would change the {method} to a GET"
+                )
+                raise RegistryError(message, status=response.status)
+            url = follow(url, response.headers.get("Location", ""), what="redirects to")
+            self._check_repository(url, requested, scope, what="redirects to")
         else:
-            message = f"{redact(url)}: more than {MAX_REDIRECTS} redirects"
-            raise RegistryError(message, status=answer.status)
-        if not 200 <= answer.status < 300 and answer.status not in also:
-            if answer.status in {401, 403}:
+            message = f"more than {MAX_REDIRECTS} redirects, the last one to {redact(url)}"
+            raise RegistryError(message, status=response.status)
+        if not 200 <= response.status < 300 and response.status not in also:
+            if response.status in {401, 403}:
                 process.pool.forget(tokens)
-            raise self._error(answer, method, note=tokens.note if at_home else "")
-        answer.asked = asked
-        return answer
+            raise self._error(response, method, note=tokens.note if same_origin else "")
+        response.asked = requested
+        return response
 
-    def located(self, answer: Response, scope: str) -> str:
-        """Return the URL in an answer's ``Location``, where an upload goes on.
+    def located(self, response: Response, scope: str) -> str:
+        """Return the URL in the ``Location`` of a response: the next URL of an upload session.
 
         Args:
-            answer: To a request that was sent by `request`.
-            scope: Of that request.
+            response: As returned by `request`.
+            scope: Scope of that request.
 
         Raises:
-            Unsafe: It is none, or leads from https to http, or out of the repository.
+            Unsafe: The value is not an http(s) URL, or leads from https to http or out of the repository.
         """
-        what = "names as the place of an upload"
-        url = follow(answer.url, answer.headers.get("Location", ""), what=what)
-        self._check_repository(url, answer.asked, scope, what=what)
+        what = "names as the URL of an upload"
+        url = follow(response.url, response.headers.get("Location", ""), what=what)
+        self._check_repository(url, response.asked, scope, what=what)
         return url
 
-    def _check_repository(self, url: str, asked: str, scope: str, *, what: str) -> None:
-        """Refuse to be led to what the API of this endpoint has in another repository than the scope's."""
+    def _check_repository(self, url: str, requested: str, scope: str, *, what: str) -> None:
+        """Refuse a URL of this endpoint's API in a repository other than the scope's."""
         kind, _, name = scope.partition(" ")[0].rpartition(":")[0].partition(":")
         if kind != "repository" or Origin.of(url) != self.origin:
             return
-        base = urlsplit(self.endpoint.base).path  # mostly /v2; without one, nothing tells what is the API
-        # As a server may read it: decoded, with dots and doubled slashes resolved.
+        base = urlsplit(self.endpoint.base).path  # usually /v2; without a path, API URLs cannot be distinguished
+        # As a server may interpret it: decoded, with dot segments and double slashes resolved.
         path = "/" + posixpath.normpath(unquote(urlsplit(url).path).replace("\\", "/")).lstrip("/")
         if base and path.startswith(f"{base}/") and not path.startswith(f"{base}/{name}/"):
-            message = f"{redact(asked)} {what} {redact(url)}, which is outside the repository: not followed"
+            message = f"{redact(requested)} {what} {redact(url)}, outside the repository: refused"
             raise Unsafe(message)
 
     def _url(self, path: str) -> str:
@@ -357,7 +375,7 @@ class Transport:
         session = self._process().pool.session
         if (proxies := self._proxies.get(origin)) is None:
             proxies = self.hosts.proxies_for(origin.scheme, origin.host, origin.port)
-            if self._given is None:  # what another session can use is for it to say
+            if self._given is None:  # a caller's session may support other proxies
                 proxies = {scheme: _usable_proxy(scheme, proxy) for scheme, proxy in proxies.items()}
             self._proxies[origin] = proxies
         proxy = proxies.get(origin.scheme, "")
@@ -365,8 +383,8 @@ class Transport:
             ErrorTranslation(url, timeouts, authorities=str(session.verify), proxy=proxy) as translated,
             reaching_the_socket(deadline, self.limits.headers),
         ):
-            # The adapter itself: Session.send reads the bodies of redirects, also of those it does not follow, without
-            # a limit, and needs the cookie jar that these requests are made without.
+            # Call the adapter directly: Session.send reads the bodies of redirects without a limit, even of redirects
+            # that it does not follow, and needs a cookie jar, which these requests do not have.
             response = session.get_adapter(url).send(
                 prepared,
                 stream=True,
@@ -375,7 +393,7 @@ class Transport:
                 verify=True if session.verify is None else session.verify,
                 cert=session.cert,
             )
-        translated.tell()
+        translated.reraise()
         _log.debug("%s %s: %s", method, redact(url), response.status_code)
         if origin == self.origin:
             self.rate_limit = parse_rate_limit(response.headers) or self.rate_limit
@@ -386,7 +404,7 @@ class Transport:
         return Response(response, url, timeouts, recorded, has_body=has_body)
 
     def _process(self) -> _Process:
-        """Return what this process has for itself: neither connections nor locks may come from before a fork."""
+        """Return the connections and tokens of this process: neither connections nor locks survive a fork."""
         pid = os.getpid()
         if (process := self._processes.get(pid)) is None:
             pool = self._pools.get(self._pool_key, self._new_session)
@@ -395,7 +413,7 @@ class Transport:
         return process
 
     def _new_tokens(self) -> Tokens:
-        return Tokens(self.origin, login=self._login, realms=self._realms, ask=self._ask_token_service, host=self.host)
+        return Tokens(self.origin, login=self._login, realms=self._realms, send=self._ask_token_service, host=self.host)
 
     def _new_session(self) -> requests.Session:
         redact_library_logs()
@@ -407,7 +425,7 @@ class Transport:
         session = requests.Session()
         session.trust_env = False
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        # What an endpoint is shown, and forgiven, no other host is: redirects lead to those.
+        # Client certificates and skipped verification are for the endpoint only, not for the targets of redirects.
         adapter = TimedAdapter(tls=self.hosts.tls(self.endpoint, elsewhere=True), pool_maxsize=KEPT_CONNECTIONS)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
@@ -417,33 +435,36 @@ class Transport:
         return session
 
     def check_login(self, login: Login) -> str | None:
-        """Show a login to the registry, for nothing in particular.
+        """Check a login at the registry, without requesting content.
+
+        Args:
+            login: Sent to the registry, and to a token service that may receive it.
 
         Returns:
-            The identity token that the token service gives for the login, empty for none; None where the registry asks
-            for no login.
+            The identity token that the token service issued for the login, empty for none; None if the registry
+            requires no login.
 
         Raises:
-            Denied: The login is refused.
+            Denied: The login was refused.
             DistError: As `request`.
         """
         deadline = self.document_deadline()
         url = self._url("/")
         note = "check the name and the password"
-        ask = functools.partial(self._ask_token_service, note=note)
-        tokens = Tokens(self.origin, login=lambda: login, realms=self._realms, ask=ask, host=self.host)
-        answer = self._send("GET", url, None, None, deadline)
+        send = functools.partial(self._ask_token_service, note=note)
+        tokens = Tokens(self.origin, login=lambda: login, realms=self._realms, send=send, host=self.host)
+        response = self._send("GET", url, None, None, deadline)
         identity = None
-        if answer.status == 401:
-            answer.discard(self.limits.error)
+        if response.status == 401:
+            response.discard(self.limits.error)
             try:
-                header, identity = tokens.show_login(answer.headers.get("WWW-Authenticate", ""), deadline)
+                header, identity = tokens.show_login(response.headers.get("WWW-Authenticate", ""), deadline)
             except Denied as refusal:
                 raise self._refused(refusal) from refusal
-            answer = self._send("GET", url, None, header, deadline)
-        with answer:
-            if answer.status != 200:
-                error = self._error(answer, "GET", note=note)
+            response = self._send("GET", url, None, header, deadline)
+        with response:
+            if response.status != 200:
+                error = self._error(response, "GET", note=note)
                 raise self._refused(error) if isinstance(error, Denied) else error
         return identity
 
@@ -451,73 +472,75 @@ class Transport:
         return Denied(f"{self.origin} refused the login: {error}", status=401)
 
     def _ask_token_service(self, request: TokenRequest, deadline: Deadline, *, note: str = "") -> bytes:
-        """Send a request that `Tokens` made to a token service that it found fit to be asked.
+        """Send a request of `Tokens` to a token service, and return the body of the response.
 
-        Once: where it fails, the request that needs the token is tried again.
+        The request is not retried: if it fails, the request that needs the token is.
         """
         url, form = request.url, request.form
         method = "GET" if form is None else "POST"
         own = Origin.of(url)
         for _ in range(MAX_REDIRECTS + 1):
             authorization = request.authorization if Origin.of(url) == own else None
-            answer = self._send(method, url, {"Accept": "application/json"}, authorization, deadline, form=form)
-            if answer.status not in _REDIRECTS:
+            response = self._send(method, url, {"Accept": "application/json"}, authorization, deadline, form=form)
+            if response.status not in _REDIRECTS:
                 break
-            answer.discard(self.limits.error)
-            url = follow(url, answer.headers.get("Location", ""), what="redirects to")
-            if form is not None and (Origin.of(url) != own or answer.status not in {307, 308}):
-                message = f"{redact(request.url)} redirects a request that holds a login to {redact(url)}"
+            response.discard(self.limits.error)
+            url = follow(url, response.headers.get("Location", ""), what="redirects to")
+            if form is not None and (Origin.of(url) != own or response.status not in {307, 308}):
+                message = f"{redact(request.url)} redirects a request with a login to {redact(url)}: refused"
                 raise Unsafe(message)
-        if answer.status != 200:
-            error = self._error(answer, method, note=note)
-            if isinstance(error, NotFound) and form is None:  # the service is missing, not what the token is for
-                message = f"no token service: {error}"
+        if response.status != 200:
+            error = self._error(response, method, note=note)
+            if isinstance(error, NotFound) and form is None:  # the service is missing, not the object
+                message = f"no token service found: {error}"
                 raise RegistryError(message, status=404, codes=error.codes, detail=error.detail)
             raise error
-        return answer.read_document(self.limits.token, deadline, what=f"the reply of {redact(url)}")
+        return response.read_document(self.limits.token, deadline, what=f"the response of {redact(url)}")
 
-    def _error(self, answer: Response, method: str, *, note: str = "") -> DistError:
-        """Return the error that an answer stands for, with the registry's own codes and words."""
-        body = self._error_body(answer, method)
+    def _error(self, response: Response, method: str, *, note: str = "") -> DistError:
+        """Return the error for a response, with the registry's own codes and messages."""
+        body = self._error_body(response, method)
         codes, detail = body.codes, body.detail
-        retry_after = parse_retry_after(answer.headers.get("Retry-After", ""))
-        when = "" if retry_after is None else f"; try again in {human_time(retry_after)}"
+        retry_after = parse_retry_after(response.headers.get("Retry-After", ""))
+        wait = "" if retry_after is None else f"; try again in {human_time(retry_after)}"
         note = f"; {note}" if note else ""
-        said = f": {body.message}" if body.message else ""
-        shown = redact(answer.url)
-        status = answer.status
+        words = f": {body.message}" if body.message else ""
+        shown = redact(response.url)
+        status = response.status
         if status == 404:
-            return NotFound(f"{shown} is not there (404{said})", codes=codes, detail=detail)
+            return NotFound(f"{shown} not found (404{words})", codes=codes, detail=detail)
         if status == 401:
             note = note or f"; {how_to_log_in(self.host)}"
-            message = f"{shown} does not exist or needs a login (401{said}){note}"
+            message = f"{shown} does not exist or requires a login (401{words}){note}"
             return Denied(message, status=status, codes=codes, detail=detail)
         if status == 403:
-            message = f"{shown} is forbidden (403{said}){note}"
+            message = f"{shown} is forbidden (403{words}){note}"
             return Denied(message, status=status, codes=codes, detail=detail)
         if status == 429:
-            message = f"{shown}: the registry wants fewer requests (429{said}){when or '; try again later'}"
+            message = f"too many requests for {shown} (429{words}){wait or '; try again later'}"
             return RateLimited(message, retry_after=retry_after, codes=codes, detail=detail)
         name = http.client.responses.get(status, "")
-        message = f"{shown} answered {status} {name}{said}{when}"
+        message = f"{shown} answered {status} {name}{words}{wait}"
         return RegistryError(message, status=status, codes=codes, retry_after=retry_after, detail=detail)
 
-    def _error_body(self, answer: Response, method: str) -> ErrorBody:
+    def _error_body(self, response: Response, method: str) -> ErrorBody:
         """Return the errors in the body of a response."""
         if method == "HEAD":
-            answer.close()
+            response.close()
             return ErrorBody()
         body = b""
         try:
-            body = answer.read_document(self.limits.error, Deadline(self.timeouts.read), what="the error")
+            body = response.read_document(self.limits.error, Deadline(self.timeouts.read), what="the error")
             return parse_error_body(body)
         except (DistError, ValueError, KeyError, TypeError, RecursionError):
-            wants_tls = answer.status == 400 and answer.url.startswith("http:") and _WANTS_TLS.search(body)
-            return ErrorBody(message="this port speaks TLS: use --tls, or Hosts(plain_http=False)" if wants_tls else "")
+            wants_tls = response.status == 400 and response.url.startswith("http:") and _WANTS_TLS.search(body)
+            return ErrorBody(
+                message="this port expects TLS: use --tls, or Hosts(plain_http=False)" if wants_tls else ""
+            )
 
 
 def _sending(pieces: Iterable[bytes | memoryview], deadline: Deadline, seconds: float) -> Iterator[bytes | memoryview]:
-    """Yield a body's pieces; each that is sent gives all of the deadline back, so that only the answer has one."""
+    """Yield the pieces of a request body; each one sent restarts the deadline, so that only the response is bounded."""
     bound_each_piece(seconds)
     for piece in pieces:
         deadline.restart()
@@ -532,22 +555,22 @@ def _login_for_cassettes() -> Login:
 
 
 def _usable_proxy(scheme: str, proxy: str) -> str:
-    """Return a proxy's URL as requests understands it: it would take ``localhost:3128`` for a scheme and a path.
+    """Return a proxy's URL in the form that requests expects: ``localhost:3128`` would parse as scheme and path.
 
     Raises:
-        InvalidConfig: It is no URL of a proxy.
+        InvalidConfig: The URL is invalid.
     """
     url = proxy if "://" in proxy else f"http://{proxy}"
     try:
         parts = urllib3.util.parse_url(url)
         usable = parts.scheme in {"http", "https"} and not re.search(r"\s", parts.host or " ") and parts.port != 0
-        usable = usable and "@" not in parts.request_uri + (parts.fragment or "")  # a slash in a password, say
+        usable = usable and "@" not in parts.request_uri + (parts.fragment or "")  # for example a slash in a password
     except urllib3.exceptions.LocationParseError:
         usable = False
     if not usable:
         message = (
-            f"the proxy {shown_proxy(proxy)} cannot be used: it has to be http://HOST:PORT or https://HOST:PORT, "
-            f"what is special in a password percent-encoded: see {scheme.upper()}_PROXY and ALL_PROXY"
+            f"invalid proxy {shown_proxy(proxy)}: expected http://HOST:PORT or https://HOST:PORT, with special "
+            f"characters of a password percent-encoded; see {scheme.upper()}_PROXY and ALL_PROXY"
         )
         raise InvalidConfig(message)
     return url

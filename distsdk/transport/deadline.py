@@ -1,4 +1,4 @@
-"""What bounds a connection and an answer at the socket: the time they take, and the size of headers."""
+"""Bound connections and responses at the socket: their time, and the size of headers."""
 
 from __future__ import annotations
 
@@ -31,17 +31,21 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """A moment by which something has to be done."""
+    """A time by which an operation must have ended.
+
+    Args:
+        seconds: Time allowed, from now on.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Return the seconds that are left, infinity once it was lifted.
+        """Return the remaining seconds; infinity after `lift`.
 
         Raises:
-            DeadlineExceeded: None are.
+            DeadlineExceeded: No time is left.
         """
         left = self._end - time.monotonic()
         if left <= 0:
@@ -50,28 +54,29 @@ class Deadline:
         return left
 
     def lift(self) -> None:
-        """Let what is still to be done take its time."""
+        """Remove the time limit from the rest of the operation."""
         self._end = math.inf
 
     def restart(self) -> None:
-        """Count the seconds from now on."""
+        """Start the time again from now on."""
         self._end = time.monotonic() + self.seconds
 
 
 #: Bytes of a TLS record (RFC 8446 section 5.1).
 _RECORD = 16 * 1024
 
-#: The deadline of the request that a thread is about to send, the bytes of headers it takes in answer, and the seconds
-#: in which a piece of its body has to be taken.
+#: For the present request of a thread: its deadline, the limit in bytes of the response's headers, and the seconds in
+#: which the server must accept each piece of the body.
 _current = threading.local()
 
 
 class _TimedSocket(io.RawIOBase):
-    """The reading side of a connection; no read of it outlasts the deadline of its answer.
+    """The reading side of a connection, bounded by the deadline of the request.
 
-    A time-out of the socket alone bounds each byte, so that a server that drips headers could go on for hours.
+    The time-out of a socket bounds each receive only, so that a server that sends headers byte by byte could take
+    hours.
 
-    Over TLS a socket gives one record at a time, of 16 KiB at most: here a read takes all those that have come.
+    Over TLS, a socket returns one record of at most 16 KiB at a time; a read here returns all that have arrived.
     """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
@@ -94,7 +99,7 @@ class _TimedSocket(io.RawIOBase):
         try:
             count = cast("int | None", self._raw.readinto(buffer))
         except TimeoutError:
-            self._deadline.left()  # raises, if that is what was exceeded
+            self._deadline.left()  # raises if the deadline was exceeded
             raise
         view = memoryview(buffer)
         if count and self._gathers and len(view) > _RECORD:
@@ -102,7 +107,7 @@ class _TimedSocket(io.RawIOBase):
         return count
 
     def _gather(self, view: memoryview) -> int:
-        """Return how many bytes were there already; what goes wrong is for the next read to tell."""
+        """Read the bytes that have already arrived, and return their number; the next read raises any failure."""
         receive = self._sock.recv_into
         count = 0
         self._sock.settimeout(0)
@@ -123,7 +128,7 @@ class _TimedSocket(io.RawIOBase):
 
 
 class _Headers:
-    """The lines before a body, of which there may be so many bytes and no more."""
+    """The header lines of a response, with a limit on their total size."""
 
     def __init__(self, fp: io.BufferedReader, limit: int) -> None:
         self._fp = fp
@@ -133,7 +138,7 @@ class _Headers:
         line = self._fp.readline(self._left + 1 if size < 0 else min(size, self._left + 1))
         self._left -= len(line)
         if self._left < 0:
-            message = f"the headers of the answer are longer than the limit of {self._limit} bytes"
+            message = f"the headers of the response exceed the limit of {self._limit} bytes"
             raise LimitExceeded(message, limit=self._limit)
         return line
 
@@ -142,7 +147,7 @@ class _Headers:
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """An answer that is read, headers included, before the deadline of its request."""
+    """A response whose headers and body are read before the deadline of its request."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as in http.client
         super().__init__(sock, *args, **kwargs)
@@ -151,15 +156,15 @@ class _TimedResponse(http.client.HTTPResponse):
             self.fp = io.BufferedReader(_TimedSocket(raw, sock, deadline))
 
     def begin(self) -> None:
-        """Read status and headers, of bounded size."""
+        """Read status line and headers, with a limit on their size."""
         self._limit: int | None = getattr(_current, "headers", None)
         with self._limited():
             super().begin()
-        # urllib3 would log what does not parse, with the URL, and go on without the lines that follow.
+        # urllib3 would log invalid headers with the URL, and ignore all lines after them.
         assert_header_parsing(self.msg)
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Read the status line of the answer; what is said in between is passed over (RFC 9110 section 15.2)."""
+        """Read the status line of the final response; skip interim responses (RFC 9110 section 15.2)."""
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc] # of http.client
             if not 101 < status < 200:
@@ -170,12 +175,12 @@ class _TimedResponse(http.client.HTTPResponse):
         size: int = super()._read_next_chunk_size()  # type: ignore[misc] # of http.client
         if size < 0:
             self.close()
-            message = "a chunk of negative size"
-            raise ValueError(message)  # as http.client does for one that is no number
+            message = "negative chunk size"
+            raise ValueError(message)  # as http.client raises for an invalid number
         return size
 
     def _read_and_discard_trailer(self) -> None:
-        """Read what follows the last chunk of a body: header lines too (RFC 9112 section 7.1.2)."""
+        """Read the trailer after the last chunk of a body, whose lines are headers too (RFC 9112 section 7.1.2)."""
         with self._limited():
             super()._read_and_discard_trailer()  # type: ignore[misc] # of http.client
 
@@ -189,39 +194,39 @@ class _TimedResponse(http.client.HTTPResponse):
         try:
             yield
         finally:
-            if self.fp is not None:  # None: there is no body, and it was closed
+            if self.fp is not None:  # None: the response has no body and was closed
                 self.fp = fp
 
 
 class TLSTimeoutError(ConnectTimeoutError):
-    """The host accepted a connection, and TLS was not agreed upon in time."""
+    """The host accepted the connection, but the TLS handshake timed out."""
 
 
-#: What `socket.getaddrinfo` says of a host, a line for each address.
+#: The result of `socket.getaddrinfo`, one entry for each address.
 _Addresses: TypeAlias = "Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]"
 
-#: Seconds for one address of several, if there are as many, so that a host on the other side of the earth has a chance.
+#: Least seconds for each of several addresses, within the time-out: enough for a host on the other side of the earth.
 _FOR_ONE_ADDRESS = 2.0
 
 
 class _TimedConnection:
-    """A connection that comes about within its time-out: the name, all addresses and TLS together.
+    """A connection whose time-out covers name resolution, all addresses and TLS together.
 
-    urllib3 alone would wait for the name as long as the system does, and begin anew for each address and for TLS. What
-    a proxy says before it opens a tunnel is an answer, and read within the request's deadline.
+    urllib3 alone would wait for the name as long as the system does, and start the time-out again for each address and
+    for TLS. The response of a proxy to CONNECT is bounded by the request's deadline.
     """
 
     def connect(self) -> None:
         self._end = time.monotonic() + cast("float", self.timeout)  # type: ignore[attr-defined] # of http.client
         try:
             super().connect()  # type: ignore[misc]
-        except TimeoutError as error:  # of TLS; of what comes before, there are other errors
+        except TimeoutError as error:  # of the TLS handshake; earlier steps raise other errors
             _raise_if_late()
             raise TLSTimeoutError(self, str(error)) from error
         self.sock.settimeout(self.timeout)  # type: ignore[attr-defined]
 
     def send(self, data: Any) -> None:  # noqa: ANN401 - as in http.client
-        """Send something; a piece of a body within its own time, where the socket would have that of what was last."""
+        """Send data; each piece of a body has its own time-out."""
         seconds: float | None = getattr(_current, "sending", None)
         sock: socket.socket | None = self.sock  # type: ignore[attr-defined] # of http.client
         if sock is not None and seconds is not None:
@@ -229,7 +234,7 @@ class _TimedConnection:
         super().send(data)  # type: ignore[misc]
 
     def _new_conn(self) -> socket.socket:
-        """Connect to the host, or to its proxy, with the errors that urllib3's own method has."""
+        """Connect to the host or its proxy, and raise the same errors as urllib3's own method."""
         host: str = self.host  # type: ignore[attr-defined]
         try:
             addresses = _resolve(self._dns_host.strip("[]"), self.port, self._left())  # type: ignore[attr-defined]
@@ -249,14 +254,14 @@ class _TimedConnection:
         return sock
 
     def _connect_to_one(self, addresses: _Addresses) -> socket.socket:
-        """Connect to the first address that accepts; the last one's error is raised."""
+        """Connect to the first address that accepts; if none does, raise the last one's error."""
         for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
             sock = None
             try:
                 sock = socket.socket(family, kind, protocol)
                 for option in self.socket_options or ():  # type: ignore[attr-defined]
                     sock.setsockopt(*option)
-                # As Go's Dialer: an address that is silent, IPv6 without a way out say, leaves time for the others.
+                # As Go's Dialer: an address that does not respond, such as IPv6 without a route, leaves time.
                 sock.settimeout(min(self._left(), max(self._left() / left, _FOR_ONE_ADDRESS)))
                 if self.source_address:  # type: ignore[attr-defined]
                     sock.bind(self.source_address)  # type: ignore[attr-defined]
@@ -277,11 +282,11 @@ class _TimedConnection:
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError):
                 _raise_if_late()
-            raise ProxyError("no tunnel", error) from error  # urllib3 does not always tell whose fault it was
+            raise ProxyError("no tunnel", error) from error  # urllib3 does not always blame the proxy
         self.sock.settimeout(self._left())  # type: ignore[attr-defined] # for TLS
 
     def _left(self) -> float:
-        """Return the seconds that are left, never zero: that would stand for a socket that waits for nothing."""
+        """Return the remaining seconds, never zero: that would make the socket non-blocking."""
         return max(self._end - time.monotonic(), 0.001)
 
 
@@ -294,7 +299,7 @@ class _HTTPSConnection(_TimedConnection, urllib3.connection.HTTPSConnection):
 
 
 def _raise_if_late() -> None:
-    """Raise `DeadlineExceeded` where it is the deadline of the request that was exceeded."""
+    """Raise `DeadlineExceeded` if the deadline of the request was exceeded."""
     deadline: Deadline | None = getattr(_current, "deadline", None)
     if deadline is not None:
         deadline.left()
@@ -303,24 +308,24 @@ def _raise_if_late() -> None:
 def _resolve(host: str, port: int, seconds: float) -> _Addresses:
     """Return the addresses of a host.
 
-    `socket.getaddrinfo` knows no time-out, heeds no signal, and goes on for half a minute or longer where name servers
-    are silent: a thread is left to wait for it, and the caller waits for the thread.
+    `socket.getaddrinfo` has no time-out, ignores signals, and takes half a minute or longer if name servers do not
+    respond. A thread therefore calls it, and the caller waits for the thread.
 
     Raises:
-        TimeoutError: It takes longer than ``seconds``.
-        OSError: There are none.
-        UnicodeError: The name cannot be one.
+        TimeoutError: The resolution takes longer than ``seconds``.
+        OSError: The name has no address.
+        UnicodeError: The name is invalid.
     """
     look_up = functools.partial(socket.getaddrinfo, host, port, allowed_gai_family(), socket.SOCK_STREAM)
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(host)
-        return look_up()  # nobody is asked
+        return look_up()  # without a request to a name server
     found: Future[_Addresses] = Future()
 
     def work() -> None:
         try:
             found.set_result(look_up())
-        except BaseException as error:  # noqa: BLE001 - raised by whoever waits, if they still do
+        except BaseException as error:  # noqa: BLE001 - raised by `Future.result`
             found.set_exception(error)
 
     threading.Thread(target=work, name="distsdk-resolve", daemon=True).start()
@@ -334,7 +339,7 @@ _CONNECTIONS: dict[type, type] = {
 
 
 class _Timed:
-    """Makes connections in time, whose answers are `_TimedResponse`."""
+    """A pool of `_TimedConnection`, whose responses are `_TimedResponse`."""
 
     @property
     def ConnectionCls(self) -> Any:  # noqa: ANN401 - as in urllib3, where a recorder may put a class of its own
@@ -359,11 +364,11 @@ _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 class TimedAdapter(requests.adapters.HTTPAdapter):
-    """An adapter whose answers come, headers included, within the bounds that `reaching_the_socket` sets.
+    """An adapter whose responses, including headers, stay within the bounds of `reaching_the_socket`.
 
     Args:
-        tls: What TLS goes by, certificates included; None for the usual bundle.
-        pool_maxsize: Connections kept open to one host.
+        tls: Settings and certificates of TLS; None for the bundle of certifi.
+        pool_maxsize: Idle connections kept open to one host.
     """
 
     _tls: ssl.SSLContext | None = None  # also of a copy, which requests makes without the arguments
@@ -384,12 +389,12 @@ class TimedAdapter(requests.adapters.HTTPAdapter):
         return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401 - as in requests
-        """Name the certificates that count; where there is a context, it knows, and no bundle is added to it."""
+        """Set the certificates of a connection, unless there is a context, which has them already."""
         if self._tls is None:
             super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: ANN401
-        """Choose the pool; as in requests, but for verification, which belongs to the context where there is one."""
+        """Choose the pool as requests does, without the verification settings if there is a context."""
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
         if self._tls is None:
             return host, pool
@@ -402,11 +407,11 @@ class TimedAdapter(requests.adapters.HTTPAdapter):
 
 @contextlib.contextmanager
 def reaching_the_socket(deadline: Deadline, headers: int) -> Iterator[None]:
-    """Bound the answer to a request that is sent inside the ``with`` block.
+    """Bound the response to a request that is sent inside the ``with`` block.
 
     Args:
-        deadline: Before which every byte is read, or the reading fails.
-        headers: Bytes of status line and headers.
+        deadline: When the last byte must have been read.
+        headers: Largest size of status line and headers in bytes.
     """
     _current.deadline, _current.headers, _current.sending = deadline, headers, None
     try:
@@ -416,9 +421,9 @@ def reaching_the_socket(deadline: Deadline, headers: int) -> Iterator[None]:
 
 
 def bound_each_piece(seconds: float) -> None:
-    """Bound what this thread sends from now on with its present request: the pieces of the body.
+    """Bound the time to send each piece of the body of this thread's present request.
 
     Args:
-        seconds: In which the other side has to take each of them.
+        seconds: Time in which the server must accept a piece.
     """
     _current.sending = seconds

@@ -1,4 +1,4 @@
-"""The endpoints that serve a host, mirrors and the registry: asked in order, each for what it is trusted with."""
+"""Choose among the endpoints of a host: mirrors first, then the registry, each within its capabilities."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What an endpoint is passed over for: it may do better later.
+#: Errors after which an endpoint is skipped for `REST` seconds: wrong content, and no connection.
 _WRONG = (DigestMismatch, SizeMismatch)
 _GONE = (Unreachable, DeadlineExceeded)
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for which an endpoint that cannot be reached, or gave wrong bytes, is passed over, if there is another one.
+#: Seconds for which an endpoint that cannot be reached, or sent wrong content, is skipped if there is another one.
 REST = 30.0
 
 
 class Endpoints:
-    """Where a repository's host answers.
+    """The endpoints that serve one repository.
 
     Args:
         plan: The endpoints, in order.
-        repository: Whose login is looked up; empty for the host as a whole.
+        repository: Repository whose login is looked up; empty for the host as a whole.
         credentials: Where logins are looked up.
         hosts: Certificate authorities and proxies.
-        retry: What is tried again, at the last endpoint there is.
+        retry: Which failures of the last endpoint are retried.
         timeouts: How long to wait.
-        limits: How much to take.
-        session: As `Transport` takes it.
-        pools: Where connections, tokens and pauses are shared with other repositories.
+        limits: Largest sizes of responses.
+        session: As for `Transport`.
+        pools: Connections, tokens and pauses shared with other repositories.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Endpoints:
         self.retry = retry
         self.timeouts = timeouts
         self.limits = limits
-        self._resting: dict[Transport, float] = {}  # until when
+        self._resting: dict[Transport, float] = {}  # until a time on the monotonic clock
         self._transports = [
             Transport(
                 endpoint,
                 hosts=hosts,
                 login=_login(credentials, endpoint, plan, repository),
-                # What the user said of the host's token services holds for the host, and for no mirror of it.
+                # Token services that the user configured for the host are not trusted with the logins of mirrors.
                 realms=frozenset(map(Origin.of, plan.realms)) if endpoint.namespace is None else frozenset(),
                 retry=retry,
                 timeouts=timeouts,
@@ -104,80 +104,91 @@ class Endpoints:
 
     @property
     def home(self) -> Transport:
-        """The host's own endpoint, which comes after its mirrors."""
+        """The host's own endpoint, the last one."""
         return self._transports[-1]
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The plan may hold secrets: whoever unpickles makes one there.
+        # The plan may hold secrets, so that unpickling makes a new one.
         policies = (self._credentials, self._hosts, self.retry, self.timeouts, self.limits)
         return _plan_again, (self.plan.host, self._repository, *policies)
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
-        """What the registry last said of its limits."""
+        """The rate limit that the registry last reported; None if it reported none."""
         return next((t.rate_limit for t in reversed(self._transports) if t.rate_limit), None)
 
     def rest(self, transport: Transport) -> None:
-        """Pass an endpoint over for a while, where there is another one."""
+        """Skip an endpoint for `REST` seconds, if there is another one.
+
+        Args:
+            transport: The endpoint's.
+        """
         self._resting[transport] = time.monotonic() + REST
 
     def distrust(self, capability: str, urls: Collection[str]) -> bool:
-        """Pass the endpoints of these URLs over; return whether that leads to others, as long as they rest."""
-        *mirrors, _ = self._able(capability)
+        """Skip the mirrors that sent wrong content for `REST` seconds.
+
+        Args:
+            capability: Capability that the next endpoint needs.
+            urls: URLs of the wrong content, before redirects.
+
+        Returns:
+            Whether the next request reaches another endpoint.
+        """
+        *mirrors, _ = self._capable(capability)
         wrong = [t for t in mirrors if any(url.startswith(f"{t.endpoint.base}/") for url in urls)]
         for transport in wrong:
-            _log.warning("%s gave other bytes than asked for; asking the next endpoint", transport.origin)
+            _log.warning("%s sent wrong content; trying the next endpoint", transport.origin)
             self.rest(transport)
         return bool(wrong)
 
     def first(
-        self, capability: str, ask: Callable[[Transport, RetryState], T], retry_state: RetryState | None = None
+        self, capability: str, request: Callable[[Transport, RetryState], T], retry_state: RetryState | None = None
     ) -> T:
-        """Return what the first endpoint that has it gives.
+        """Try the endpoints in order, and return the first result.
 
         Args:
-            capability: What the endpoint has to be trusted with: ``pull`` for what goes by its digest, ``resolve`` for
-                what goes by a name.
-            ask: Asks one endpoint.
-            retry_state: The attempts there are at the last endpoint; at those before it there is one.
+            capability: Capability that the endpoint needs: ``pull`` for content by digest, ``resolve`` for tags.
+            request: Sends the request through one endpoint.
+            retry_state: The remaining attempts at the last endpoint; endpoints before it have one attempt.
 
         Raises:
-            InvalidConfig: No endpoint is trusted with it.
-            DistError: Of the last endpoint, or of any that was no mere failure to serve.
+            InvalidConfig: No endpoint has the capability.
+            DistError: The last endpoint failed, or another one failed in a way that skipping it cannot mend.
         """
-        *mirrors, last = self._able(capability)
+        *mirrors, last = self._capable(capability)
         for transport in mirrors:
             if self._resting.get(transport, 0) > time.monotonic():
                 continue
             try:
-                result = ask(transport, RetryState(evolve(self.retry, attempts=1)))
+                result = request(transport, RetryState(evolve(self.retry, attempts=1)))
             except (*_WRONG, *_GONE, Denied, NotFound, RateLimited, RegistryError) as error:
                 if isinstance(error, (*_WRONG, *_GONE)):
                     self.rest(transport)
-                _log.info("%s did not serve: %s; asking the next endpoint", transport.origin, error)
+                _log.info("%s failed: %s; trying the next endpoint", transport.origin, error)
             else:
                 _log.info("served by %s", transport.origin)
                 return result
-        return ask(last, retry_state or RetryState(self.retry))
+        return request(last, retry_state or RetryState(self.retry))
 
     def one(self, capability: str) -> Transport:
-        """Return the first endpoint that is trusted with something: what is changed there is to be seen there.
+        """Return the first endpoint with a capability, for requests that must all reach the same endpoint.
 
         Args:
             capability: ``push``.
 
         Raises:
-            InvalidConfig: No endpoint is trusted with it.
+            InvalidConfig: No endpoint has the capability.
         """
-        return self._able(capability)[0]
+        return self._capable(capability)[0]
 
-    def _able(self, capability: str) -> list[Transport]:
-        """Return the endpoints that are trusted with something, one at least."""
-        able = [t for t in self._transports if capability in t.endpoint.capabilities]
-        if not able:
-            message = f"no endpoint of {self.plan.host} may {capability}: {self.plan.why} allows none to"
+    def _capable(self, capability: str) -> list[Transport]:
+        """Return the endpoints with a capability, at least one."""
+        capable = [t for t in self._transports if capability in t.endpoint.capabilities]
+        if not capable:
+            message = f"no endpoint of {self.plan.host} has the capability {capability!r}: see {self.plan.why}"
             raise InvalidConfig(message)
-        return able
+        return capable
 
 
 def _plan_again(  # noqa: PLR0917 - as pickled
@@ -204,7 +215,7 @@ def _plan_again(  # noqa: PLR0917 - as pickled
 def _login(
     credentials: Credentials, endpoint: Endpoint, plan: EndpointPlan, repository: str
 ) -> Callable[[], Login | None]:
-    """Return what looks up the login of an endpoint: the host's own, or that of the mirror's name."""
+    """Return a function that looks up the login of an endpoint: the host's own, or the mirror's."""
     own = endpoint.namespace is None
     host = plan.host if own else endpoint.origin.partition("://")[2]
 

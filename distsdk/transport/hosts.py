@@ -1,6 +1,6 @@
-"""Which endpoints serve a host that a locator names, in which order, and how each is reached.
+"""Plan the endpoints of a host: which ones, in which order, and how each is reached.
 
-A folder of ``hosts.toml`` files says so, in containerd's format:
+The configuration is a directory of ``hosts.toml`` files in containerd's format:
 https://github.com/containerd/containerd/blob/main/docs/hosts.md.
 """
 
@@ -28,61 +28,61 @@ from distsdk.transport.origin import Origin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Hosts whose registry answers under another name.
+#: Hosts whose registry has another host name.
 _ENDPOINTS = {"docker.io": "registry-1.docker.io"}
 
-#: Token services, by origin, that may be given a host's login although they are of another origin.
+#: Origins of token services that may receive a host's login.
 _REALMS = {
     "docker.io": ("https://auth.docker.io",),
     "registry-1.docker.io": ("https://auth.docker.io",),
     "registry.gitlab.com": ("https://gitlab.com",),
 }
 
-#: Where the CA bundle is looked for when none is given; the first variable that is set wins.
+#: Variables that name the CA bundle; the first that is set takes precedence.
 _CA_VARIABLES = ("DISTSDK_CACERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
-#: The word that stands for the system's trust store where a file of authorities is named.
+#: The value that selects the system's trust store instead of a file of authorities.
 _SYSTEM: Literal["system"] = "system"
 
-#: The folder for hosts that have none of their own.
+#: The directory for hosts that have none of their own.
 _DEFAULT_FOLDER = "_default"
 
-#: Bytes of a ``hosts.toml``.
+#: Largest size of a ``hosts.toml`` in bytes.
 MAX_FILE = 1024 * 1024
-#: ``[host]`` tables in one file.
+#: Most ``[host]`` tables in one file.
 MAX_HOSTS = 64
-#: Parts of a key, ``host."https://mirror.example".header.x-name`` has four. tomllib's work grows with their square.
+#: Most parts of a key; ``host."https://mirror.example".header.x-name`` has four. tomllib's time is quadratic in them.
 _MAX_KEY_PARTS = 16
 
-#: What an endpoint may be trusted with: blobs and manifests by digest, tags, uploads, and lists of referrers.
+#: Capabilities of endpoints: blobs and manifests by digest, tags, uploads, and lists of referrers.
 CAPABILITIES = frozenset({"pull", "resolve", "push", "referrers"})
 
 _TLS_KEYS = ("ca", "client", "skip_verify")
 _ENDPOINT_KEYS = ("capabilities", *_TLS_KEYS, "header", "override_path", "dial_timeout")
 _TOP_KEYS = ("server", "host", *_ENDPOINT_KEYS, "remote", "url", "realms")
 
-#: What is no part of a key: strings and comments.
+#: Strings and comments, which are not part of a key.
 _NO_KEY = re.compile(r'"(?:[^"\\\n]|\\.)*"?|\'[^\'\n]*\'?|#.*')
-# A host may have an underscore here: networks of containers name them so.
+# A host may contain an underscore here: container networks use such names.
 _URL = re.compile(
     r"(https?)://([A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
     r"((?:/[A-Za-z0-9._~!$&'()*+,;=:%-]*)*)",
     re.ASCII | re.IGNORECASE,
 )
-#: Entry points of remotes are named after hosts, or as one likes.
+#: Names of entry points of remotes.
 _REMOTE = re.compile(r"[A-Za-z0-9_.:\[\]-]+")
 _WITH_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-#: https://pkg.go.dev/time#ParseDuration, of which a time-out needs no sign.
+#: https://pkg.go.dev/time#ParseDuration, without a sign.
 _DURATION_PART = r"((?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}))(ns|us|µs|μs|ms|s|m|h)"
 _DURATION = re.compile(rf"(?:{_DURATION_PART})+")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-#: Seconds, a day: sockets take no more than some years.
+#: Longest ``dial_timeout`` in seconds: a day. Sockets overflow at some years.
 _LONGEST_DIAL = 86400.0
 
-#: RFC 9110 sections 5.1 and 5.5, without the bytes beyond ASCII.
+#: RFC 9110 sections 5.1 and 5.5, ASCII only.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
-#: Headers that frame a message or choose what comes; they belong to each request.
+#: Headers that distsdk sets for each request: framing and content negotiation.
 _OUR_HEADER = re.compile(
     r"accept(-encoding)?|connection|content-length|expect|host|(if-)?range|te|trailer|transfer-encoding|upgrade",
     re.ASCII | re.IGNORECASE,
@@ -91,20 +91,20 @@ _OUR_HEADER = re.compile(
 
 @frozen
 class Endpoint:
-    """One place that serves a host: its URL, what it is trusted with, and how it is reached.
+    """One URL that serves a host, with its capabilities and connection settings.
 
     An endpoint cannot be pickled, since its headers may be secrets: pickle `Hosts`, and plan again.
 
     Attributes:
-        base: URL that requests go below, ``https://mirror.example:5000/v2``, without a slash at its end.
+        base: Base URL of the API, ``https://mirror.example:5000/v2``, without a slash at the end.
         capabilities: Of ``pull`` (by digest), ``resolve`` (by tag), ``push`` and ``referrers``.
-        namespace: Sent as the query parameter ``ns``; None for the host itself.
-        ca: PEM files of authorities that count besides the usual ones.
-        client: PEM files of certificates to show, each with its key's file, or None where the key is in the same file.
-        skip_verify: Take any certificate for this endpoint.
-        headers: Sent with each request to this endpoint, and to nobody else.
-        dial_timeout: Seconds for a connection; None for the usual ones.
-        why: The file or the rule that it comes from.
+        namespace: Value of the query parameter ``ns``; None for the host itself.
+        ca: PEM files of additional certificate authorities.
+        client: PEM files of client certificates, each with the file of its key; None if the same file has the key.
+        skip_verify: Accept any certificate from this endpoint.
+        headers: Sent with each request to this endpoint, and to no other.
+        dial_timeout: Seconds to connect; None for `Timeouts.connect`.
+        why: The file or rule that defines the endpoint.
     """
 
     base: str
@@ -119,25 +119,26 @@ class Endpoint:
 
     @property
     def origin(self) -> str:
-        """``scheme://host[:port]``."""
+        """The origin of the base URL: ``scheme://host[:port]``."""
         return "/".join(self.base.split("/")[:3])
 
     def __reduce__(self) -> Never:
-        message = "an endpoint may hold secrets: pickle Hosts instead, and plan again"
+        message = "endpoints may hold secrets and cannot be pickled: pickle Hosts instead, and plan again"
         raise TypeError(message)
 
 
 @frozen
 class EndpointPlan:
-    """How a host is served: which endpoints are asked, in this order, or which other kind of remote serves it.
+    """The endpoints of a host in the order in which they are tried, or the remote that serves it instead.
 
     Attributes:
         host: As in a locator.
-        endpoints: The first one is asked first.
-        remote: What serves the host instead: ``layout``, or a name in the entry-point group ``distsdk.remotes``.
-        url: What that remote is told about where things are.
-        realms: Origins, ``https://auth.example``, of token services that may be given the host's login.
-        why: The file or the rule that it comes from.
+        endpoints: The endpoints, in order.
+        remote: Kind of the remote that serves the host instead of a registry: ``layout``, or a name in the entry-point
+            group ``distsdk.remotes``; None for a registry.
+        url: Location passed to that remote.
+        realms: Origins, ``https://auth.example``, of token services that may receive the host's login.
+        why: The file or rule that defines the plan.
     """
 
     host: str
@@ -149,10 +150,10 @@ class EndpointPlan:
 
     def lines(self) -> list[str]:
         """Return the plan in words, without secrets."""
-        told = [f"{self.host}: {self.why}"]
+        lines = [f"{self.host}: {self.why}"]
         if self.remote is not None:
-            told.append(f"the remote {self.remote} serves it" + (f", from {_shown(self.url)}" if self.url else ""))
-            return [printable(line) for line in told]
+            lines.append(f"the remote {self.remote} serves it" + (f", from {_shown(self.url)}" if self.url else ""))
+            return [printable(line) for line in lines]
         for number, endpoint in enumerate(self.endpoints, 1):
             details = [", ".join(sorted(endpoint.capabilities))]
             if endpoint.namespace is not None:
@@ -163,25 +164,25 @@ class EndpointPlan:
             details += [f"headers {', '.join(endpoint.headers)}"] * bool(endpoint.headers)
             if endpoint.dial_timeout is not None:
                 details.append(f"connects within {endpoint.dial_timeout:g} s")
-            told.append(f"{number}. {endpoint.base}: {'; '.join(details)}")
+            lines.append(f"{number}. {endpoint.base}: {'; '.join(details)}")
         if self.realms:
-            told.append(f"its login may go to {', '.join(self.realms)} too")
-        return [printable(line) for line in told]
+            lines.append(f"its login may also be sent to {', '.join(self.realms)}")
+        return [printable(line) for line in lines]
 
 
 @frozen
 class Hosts(Displayed):
-    """How hosts are reached: at which endpoints, with or without TLS, whose certificates count, through which proxy.
+    """How hosts are reached: endpoints, TLS, certificate authorities, proxies.
 
     Attributes:
-        plain_http: Speak HTTP without TLS to the registry (True), or TLS (False), unless its folder names a scheme. By
-            default ``localhost`` and loopback addresses speak HTTP, and all others TLS.
-        ca_file: PEM file of the certificate authorities that count instead of the usual ones, or ``"system"``: the
-            system's trust store, as OpenSSL finds it.
-        proxies: Proxy URLs by scheme (``http``, ``https``, ``all``), and under ``no`` the hosts that need none,
+        plain_http: Use plain HTTP (True) or TLS (False) for the registry, unless its directory names a scheme. By
+            default, ``localhost`` and loopback addresses use plain HTTP, and all other hosts TLS.
+        ca_file: PEM file or directory of the certificate authorities to trust instead of certifi's, or ``"system"``:
+            the system's trust store, as OpenSSL finds it.
+        proxies: Proxy URLs by scheme (``http``, ``https``, ``all``), and under ``no`` the hosts that use none,
             separated by commas.
-        hosts_dir: Folder with a folder for each host that is reached in a way of its own, which holds ``hosts.toml`` or
-            certificates, as containerd and Docker have them in ``certs.d``.
+        hosts_dir: Directory with one directory for each configured host, which contains ``hosts.toml`` or certificates,
+            as ``certs.d`` of containerd and Docker.
     """
 
     plain_http: bool | None = None
@@ -197,19 +198,20 @@ class Hosts(Displayed):
         ca_file: Path | Literal["system"] | None = None,
         hosts_dir: Path | None = None,
     ) -> Hosts:
-        """Read the usual variables, once.
+        """Return the settings in the environment variables, read once.
 
-        ``DISTSDK_PLAIN_HTTP``; ``DISTSDK_CACERT``, ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE``;
-        ``DISTSDK_HOSTS_DIR``, or else the folder ``$XDG_CONFIG_HOME/distsdk/certs.d`` (``~/.config`` where that is not
-        set), if it is there; ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY`` and their lower-case forms.
+        The variables are ``DISTSDK_PLAIN_HTTP``; ``DISTSDK_CACERT``, ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``,
+        ``SSL_CERT_FILE``; ``DISTSDK_HOSTS_DIR``, by default the directory ``$XDG_CONFIG_HOME/distsdk/certs.d``
+        (``~/.config`` if unset) if it exists; ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY`` and their
+        lower-case forms.
 
         Args:
-            plain_http: Counts instead of the variable.
-            ca_file: Counts instead of the variables.
-            hosts_dir: Counts instead of the variable and the folder.
+            plain_http: Overrides the variable.
+            ca_file: Overrides the variables.
+            hosts_dir: Overrides the variable and the default directory.
 
         Raises:
-            InvalidConfig: The CA file or the folder that was named does not exist, or the variable is neither 0 nor 1.
+            InvalidConfig: The CA file or the directory does not exist, or ``DISTSDK_PLAIN_HTTP`` is neither 0 nor 1.
         """
         if plain_http is None:
             text = os.environ.get("DISTSDK_PLAIN_HTTP", "")
@@ -221,7 +223,7 @@ class Hosts(Displayed):
         if ca_file is None:
             for variable in _CA_VARIABLES:
                 if value := os.environ.get(variable):
-                    # Elsewhere the word is a file's name: those variables are not ours.
+                    # In the other variables, which belong to other tools, the word is a file name.
                     system = value == _SYSTEM and variable == "DISTSDK_CACERT"
                     ca_file, origin = _SYSTEM if system else Path(value), variable
                     break
@@ -230,27 +232,27 @@ class Hosts(Displayed):
             raise InvalidConfig(message)
         if hosts_dir is None and (value := os.environ.get("DISTSDK_HOSTS_DIR")):
             hosts_dir = Path(value)
-        hosts_dir = hosts_dir.absolute() if hosts_dir is not None else _users_folder()
+        hosts_dir = hosts_dir.absolute() if hosts_dir is not None else _user_directory()
         if hosts_dir is not None:
             _check_folder(hosts_dir)
         return cls(plain_http=plain_http, ca_file=ca_file, proxies=getproxies_environment(), hosts_dir=hosts_dir)
 
     def plan(self, host: str) -> EndpointPlan:
-        """Return the endpoints that serve a host, from its folder, else from ``_default``, else by the usual rules.
+        """Return the plan of a host, from its directory, else from ``_default``, else by the default rules.
 
-        The folders of ``registry.example:5000`` are ``registry.example_5000_`` and ``registry.example:5000``; the first
-        that is there counts, and no other with it. Nothing is asked over the network.
+        The directories of ``registry.example:5000`` are ``registry.example_5000_`` and ``registry.example:5000``; only
+        the first that exists is read. No network is used.
 
         Args:
             host: As in a locator, ``docker.io``, ``localhost:5000``.
 
         Raises:
-            InvalidReference: It is no host.
-            InvalidConfig: The folder or a file in it cannot be read, or says what it cannot say.
+            InvalidReference: ``host`` is not a host.
+            InvalidConfig: The directory or a file in it cannot be read, or is invalid.
         """
-        Locator(host, "")  # no other text becomes part of a path
+        Locator(host, "")  # no invalid host becomes part of a path
         if self.hosts_dir is None:
-            return _plan({}, "no hosts folder is configured", folder=Path(), host=host, plain_http=self.plain_http)
+            return _plan({}, "no hosts directory is configured", folder=Path(), host=host, plain_http=self.plain_http)
         _check_folder(self.hosts_dir)
         for folder in (self.hosts_dir / name for name in _folder_names(host)):
             if not _is_there(folder):
@@ -259,46 +261,46 @@ class Hosts(Displayed):
             if text:
                 return parse_hosts(text, folder=folder, host=host, plain_http=self.plain_http)
             return _plan(_certificates(folder), str(folder), folder=folder, host=host, plain_http=self.plain_http)
-        why = f"{self.hosts_dir} has no folder for it"
+        why = f"{self.hosts_dir} has no directory for it"
         return _plan({}, why, folder=Path(), host=host, plain_http=self.plain_http)
 
     def tls(self, endpoint: Endpoint, *, elsewhere: bool = False) -> ssl.SSLContext | None:
-        """Return what TLS with an endpoint goes by, or None where only the bundle that requests brings along counts.
+        """Return the TLS settings for an endpoint; None for plain HTTP, or if only certifi's bundle is used.
 
         Args:
-            endpoint: Of a plan.
-            elsewhere: For the other origins that the endpoint sends its clients to, such as a token service. The
-                endpoint's authorities count there too; no client certificate is shown, and everything is verified.
+            endpoint: An endpoint of a plan.
+            elsewhere: For other origins that the endpoint refers to, such as a token service. They may use the
+                endpoint's authorities; no client certificate is sent, and certificates are always verified.
 
         Raises:
-            InvalidConfig: A file cannot be read, is not in PEM form, or is a key that needs a passphrase; or there is
-                more than one client certificate, of which TLS could show only one.
+            InvalidConfig: A file cannot be read or is not in PEM format, a key needs a passphrase, or there is more
+                than one client certificate.
         """
         files = () if elsewhere else endpoint.client
-        lax = endpoint.skip_verify and not elsewhere
+        unverified = endpoint.skip_verify and not elsewhere
         if endpoint.base.startswith("http:") and not elsewhere:
             return None
-        if self.ca_file is None and not (endpoint.ca or files or lax):
+        if self.ca_file is None and not (endpoint.ca or files or unverified):
             return None
         from urllib3.util.ssl_ import create_urllib3_context
 
-        # urllib3's own, so that nothing but the certificates differs from what other hosts get.
+        # urllib3's own context, so that only the certificates differ from those of other hosts.
         context = create_urllib3_context(
-            ssl_minimum_version=ssl.TLSVersion.TLSv1_2, cert_reqs=ssl.CERT_NONE if lax else ssl.CERT_REQUIRED
+            ssl_minimum_version=ssl.TLSVersion.TLSv1_2, cert_reqs=ssl.CERT_NONE if unverified else ssl.CERT_REQUIRED
         )
         self._trust(context, endpoint)
         if len(files) > 1:
             message = (
-                f"{endpoint.why}: {len(files)} client certificates, of which only one can be shown: keep that one; "
-                'a certificate and its key are a pair, client = [["cert.pem", "key.pem"]]'
+                f"{endpoint.why}: {len(files)} client certificates, expected one; "
+                'write a certificate and its key as a pair, client = [["cert.pem", "key.pem"]]'
             )
             raise InvalidConfig(message)
         for certificate, key in files:
-            _show(context, certificate, key, endpoint.why)
+            _load_client_certificate(context, certificate, key, endpoint.why)
         return context
 
     def _trust(self, context: ssl.SSLContext, endpoint: Endpoint) -> None:
-        """Let those authorities count that were named for all, or else the usual ones, and those of the endpoint."""
+        """Load the configured authorities, by default certifi's, and those of the endpoint."""
         if self.ca_file is None:
             from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
@@ -307,7 +309,7 @@ class Hosts(Displayed):
             context.load_default_certs()
             paths = ssl.get_default_verify_paths()
             if not (paths.cafile or paths.capath or context.get_ca_certs()):
-                message = f"this system has no trust store at {paths.openssl_cafile}: name a file of authorities"
+                message = f"this system has no trust store at {paths.openssl_cafile}; pass a file of authorities"
                 raise InvalidConfig(message)
         elif _is_folder(self.ca_file):
             context.load_verify_locations(capath=self.ca_file)
@@ -317,9 +319,14 @@ class Hosts(Displayed):
             _add_authority(context, file, endpoint.why)
 
     def proxies_for(self, scheme: str, host: str, port: int) -> dict[str, str]:
-        """Return the proxy for a URL of this scheme, host and port as requests takes it; empty for none.
+        """Return the proxy for a URL in the form that requests expects; empty for none.
 
-        Loopback hosts have none: a proxy would ask another machine, and see a login that is meant for this one.
+        Loopback hosts have none: a proxy would connect to itself, and receive a login that is meant for this machine.
+
+        Args:
+            scheme: Scheme of the URL.
+            host: Host of the URL.
+            port: Port of the URL.
         """
         if is_loopback(host):
             return {}
@@ -330,7 +337,7 @@ class Hosts(Displayed):
         return {scheme: proxy}
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A proxy's URL may hold a password: whoever unpickles reads the environment there.
+        # A proxy's URL may hold a password, so that unpickling reads the proxies from the environment.
         return _with_proxies_from_here, (self.plain_http, self.ca_file, self.hosts_dir)
 
 
@@ -341,30 +348,30 @@ def _with_proxies_from_here(
 
 
 def parse_hosts(text: str, *, folder: Path, host: str, plain_http: bool | None = None) -> EndpointPlan:
-    """Return the plan that the text of a ``hosts.toml`` makes. No file is read.
+    """Parse the text of a ``hosts.toml``. No file is read.
 
     Args:
         text: TOML.
-        folder: Where the file is; the files it names are relative to it.
-        host: That is served, as in a locator.
-        plain_http: As in `Hosts`, for the host itself where the text names no ``server``.
+        folder: Directory of the file, to which the files it names are relative.
+        host: The served host, as in a locator.
+        plain_http: As in `Hosts`, for the host itself if the text names no ``server``.
 
     Raises:
-        InvalidConfig: It is no TOML, or says what it cannot say; the message names the file and the place.
+        InvalidConfig: The text is not TOML, or has invalid settings; the message names the file and the table.
     """
     import tomllib
 
     file = str(folder / "hosts.toml")
     for line in _NO_KEY.sub("", text).splitlines():
         if line.count(".") >= _MAX_KEY_PARTS:
-            message = f"{file}: a key of more than {_MAX_KEY_PARTS} parts, separated by dots: none has so many"
+            message = f"{file}: a key has more than {_MAX_KEY_PARTS} parts separated by dots"
             raise InvalidConfig(message)
     try:
         table = tomllib.loads(text)
     except RecursionError as error:
         message = f"{file} is nested too deeply"
         raise InvalidConfig(message) from error
-    except ValueError as error:  # also a number of too many digits
+    except ValueError as error:  # also raised for a number of too many digits
         # The parser quotes keys, which are URLs here.
         message = f"{file} is not TOML" + (f": {error}" if "@" not in str(error) else "")
         raise InvalidConfig(message) from None
@@ -373,59 +380,65 @@ def parse_hosts(text: str, *, folder: Path, host: str, plain_http: bool | None =
 
 @frozen
 class _Table:
-    """A table of a ``hosts.toml``, with the place where it stands, for messages, and the folder of the file."""
+    """A table of a ``hosts.toml``.
+
+    Attributes:
+        fields: The values by key.
+        place: File and name of the table, for messages.
+        folder: Directory of the file.
+    """
 
     fields: Mapping[str, object]
     place: str
     folder: Path
 
-    def wrong(self, key: str, needed: str) -> InvalidConfig:
-        """Return the error for a key; what stands there is not shown, since it may be a secret."""
+    def invalid(self, key: str, needed: str) -> InvalidConfig:
+        """Return the error for an invalid value, which is not shown since it may be a secret."""
         return InvalidConfig(f"{self.place}: {_shown_key(key)} must be {needed}")
 
-    def only(self, known: Iterable[str]) -> None:
-        """Refuse other keys: where containerd ignores a typing error, a mirror would be trusted with everything."""
+    def check_keys(self, known: Iterable[str]) -> None:
+        """Refuse unknown keys; containerd ignores them, so that a typing error gives a mirror all capabilities."""
         for key in self.fields:
             if key not in known:
-                message = f"{self.place}: {_shown_key(key)} is no setting here: use {', '.join(known)}"
+                message = f"{self.place}: unknown setting {_shown_key(key)}: expected one of {', '.join(known)}"
                 if key in _TOP_KEYS:
                     message += "; it belongs above the first [table]"
                 raise InvalidConfig(message)
 
     def table(self, key: str, place: str) -> _Table:
-        """Return the table below a key, an empty one where there is none."""
+        """Return the table under a key, an empty one if the key is missing."""
         found = self.fields.get(key, {})
         if not isinstance(found, dict):
-            raise self.wrong(key, "a table")
+            raise self.invalid(key, "a table")
         return _Table(found, place, self.folder)
 
     def flag(self, key: str) -> bool:
         found = self.fields.get(key, False)
         if not isinstance(found, bool):
-            raise self.wrong(key, "true or false")
+            raise self.invalid(key, "true or false")
         return found
 
     def word(self, key: str) -> str | None:
         found = self.fields.get(key)
         if found is not None and not (isinstance(found, str) and found and found.isprintable()):
-            raise self.wrong(key, "a string without control characters, and not empty")
+            raise self.invalid(key, "a string without control characters, and not empty")
         return found
 
     def strings(self, key: str, needed: str) -> tuple[str, ...]:
-        """Return the strings of a list; none where the key is not there."""
+        """Return the strings of a list; empty if the key is missing."""
         found = self.fields.get(key)
         if found is None:
             return ()
         if not isinstance(found, list) or not found or not all(isinstance(entry, str) for entry in found):
-            raise self.wrong(key, needed)
+            raise self.invalid(key, needed)
         return tuple(found)
 
     def capabilities(self) -> frozenset[str]:
-        """Return what the endpoint is trusted with; everything where nothing is said, as in containerd."""
+        """Return the capabilities of the endpoint; by default all, as in containerd."""
         needed = f"a list of {', '.join(sorted(CAPABILITIES))}, and not empty"
         found = frozenset(word.lower() for word in self.strings("capabilities", needed))
         if not found <= CAPABILITIES:
-            raise self.wrong("capabilities", needed)
+            raise self.invalid("capabilities", needed)
         return found or CAPABILITIES
 
     def authorities(self) -> tuple[Path, ...]:
@@ -433,7 +446,7 @@ class _Table:
         return tuple(self._path("ca", entry) for entry in (found if isinstance(found, list) else [found]))
 
     def client(self) -> tuple[tuple[Path, Path | None], ...]:
-        """Return pairs of files; a file alone, or a pair with an empty string, holds certificate and key both."""
+        """Return pairs of files; a single file, or one paired with an empty string, contains certificate and key."""
         found = self.fields.get("client", [])
         pairs: list[tuple[Path, Path | None]] = []
         for entry in found if isinstance(found, list) else [found]:
@@ -447,25 +460,25 @@ class _Table:
                 "ca": "a file or a list of files",
                 "client": 'a file, a list of files, or a list of pairs, [["cert.pem", "key.pem"]]',
             }
-            raise self.wrong(key, forms[key])
+            raise self.invalid(key, forms[key])
         return self.folder / entry
 
     def headers(self) -> dict[str, str]:
-        """Return the headers; several values of one become one, separated by commas (RFC 9110 section 5.3)."""
+        """Return the headers; several values of one header are joined by commas (RFC 9110 section 5.3)."""
         table = self.table("header", f"{self.place}: header")
         needed = "a string, or a list of strings, of printable ASCII without spaces around it"
         headers: dict[str, str] = {}
         for name, found in table.fields.items():
             if not _HEADER_NAME.fullmatch(name):
-                message = f"{table.place} has a name with characters that no header's name may have"
+                message = f"{table.place}: the name of a header contains invalid characters"
                 raise InvalidConfig(message)
             if _OUR_HEADER.fullmatch(name):
-                raise table.wrong(name, "left out: distsdk sets it for each request")
+                raise table.invalid(name, "left out: distsdk sets it for each request")
             if name.lower() in (other.lower() for other in headers):
-                raise table.wrong(name, "there once: its name has no case")
+                raise table.invalid(name, "given once: names of headers are case-insensitive")
             values = (found,) if isinstance(found, str) else table.strings(name, needed)
             if not all(map(_HEADER_VALUE.fullmatch, values)):
-                raise table.wrong(name, needed)
+                raise table.invalid(name, needed)
             headers[name] = ", ".join(values)
         return headers
 
@@ -477,15 +490,15 @@ class _Table:
         text = found if isinstance(found, str) and _DURATION.fullmatch(found) else ""
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_DURATION_PART, text))
         if not 0 < seconds <= _LONGEST_DIAL:
-            raise self.wrong("dial_timeout", 'a time such as "3s" or "500ms", of at most a day')
+            raise self.invalid("dial_timeout", 'a time such as "3s" or "500ms", of at most a day')
         return seconds
 
     def endpoint(self, url: str, host: str, *, named: bool) -> Endpoint:
-        """Return the endpoint that the table describes, at a URL that is named in it or follows from the host."""
+        """Return the endpoint of the table at a URL, which is ``named`` in the file or derived from the host."""
         origin, segments = _read_url(url, self.place)
         override = self.flag("override_path")
         if override and not named:
-            raise self.wrong("override_path", "below a server whose path it is about: name the server too")
+            raise self.invalid("override_path", "used with a server: name the server too")
         if not override and segments[-1:] != ["v2"]:
             segments.append("v2")
         itself, _ = _read_url(f"{origin.scheme}://{host}", self.place)
@@ -504,7 +517,7 @@ class _Table:
 
 def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, plain_http: bool | None) -> EndpointPlan:
     top = _Table(fields, why, folder)
-    top.only(_TOP_KEYS)
+    top.check_keys(_TOP_KEYS)
     mirrors = top.table("host", why)
     if len(mirrors.fields) > MAX_HOSTS:
         message = f"{why}: more than {MAX_HOSTS} host tables"
@@ -512,11 +525,11 @@ def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, pl
     endpoints = []
     for url in mirrors.fields:
         mirror = mirrors.table(url, f'{why}: host."{_shown(url)}"')
-        mirror.only(_ENDPOINT_KEYS)
+        mirror.check_keys(_ENDPOINT_KEYS)
         endpoints.append(mirror.endpoint(url, host, named=True))
     server = top.word("server")
     if server is None:
-        # Who configures certificates for one host means TLS, on loopback too.
+        # Certificates configured for one host imply TLS, even on loopback.
         secured = folder.name != _DEFAULT_FOLDER and any(key in fields for key in _TLS_KEYS)
         plain = is_loopback(host) and not secured if plain_http is None else plain_http
         endpoints.append(top.endpoint(f"{'http' if plain else 'https'}://{host}", host, named=False))
@@ -524,78 +537,78 @@ def _plan(fields: Mapping[str, object], why: str, *, folder: Path, host: str, pl
         endpoints.append(top.endpoint(server, host, named=True))
     remote, where = top.word("remote"), top.word("url")
     if remote is not None and not _REMOTE.fullmatch(remote):
-        raise top.wrong("remote", "the name of a plug-in; where things are is told by url")
+        raise top.invalid("remote", "the name of a plug-in; its location is set by url")
     if where is not None and remote is None:
-        raise top.wrong("url", "for a remote: name the remote too")
+        raise top.invalid("url", "used with a remote: name the remote too")
     realms = [str(_read_url(realm, f"{why}: realms")[0]) for realm in top.strings("realms", "a list of URLs")]
     realms += _REALMS.get(host, ())
     return EndpointPlan(host, tuple(endpoints), remote, where, tuple(dict.fromkeys(realms)), why)
 
 
 def _read_url(text: str, place: str) -> tuple[Origin, list[str]]:
-    """Return the origin of a URL, ``https`` where none is said, and the segments of its path."""
+    """Return the origin of a URL, by default with ``https``, and the segments of its path."""
     match = _URL.fullmatch(text if _WITH_SCHEME.match(text) else f"https://{text}")
     segments = [segment for segment in match[4].split("/") if segment] if match else []
     if match is None or int(match[3] or 443) not in range(1, 65536) or {".", ".."} & set(segments):
-        message = f"{place}: {_shown(text)} is no URL of a registry: write https://host[:port][/path]"
+        message = f"{place}: invalid URL {_shown(text)}: expected https://host[:port][/path]"
         raise InvalidConfig(message)
     name = match[2].lower()
     if name.startswith("["):
         try:
             ipaddress.IPv6Address(name[1:-1])
         except ValueError as error:
-            message = f"{place}: {_shown(text)} has no IPv6 address between its brackets"
+            message = f"{place}: invalid IPv6 address in {_shown(text)}"
             raise InvalidConfig(message) from error
     name = _ENDPOINTS.get(name, name) if match[3] is None else name
     return Origin.of(f"{match[1].lower()}://{name}" + (f":{match[3]}" if match[3] else "")), segments
 
 
 def _shown(url: str) -> str:
-    """Return a URL for a message or a repr; one that still may hold a password then is not shown at all."""
+    """Return a URL for a message or a repr; a URL that may still hold a password is replaced."""
     shown = redact(url)
     return "a URL with a password" if "@" in shown else shortened(shown, 200)
 
 
 def _shown_key(key: str) -> str:
-    """Return a key for a message: where a URL was put in the wrong place, it is one."""
+    """Return a key for a message; a misplaced URL may be a key."""
     return _shown(key) if "@" in key else shortened(key)
 
 
 def _folder_names(host: str) -> list[str]:
-    """Return the names of the folders that a host may have, as containerd's ``hostPaths`` and in its order."""
+    """Return the directory names of a host, in the order of containerd's ``hostPaths``."""
     name, colon, port = host.rpartition(":")
     underscored = [f"{name}_{port}_"] if colon and port.isdigit() else []
     return [*underscored, host, _DEFAULT_FOLDER]
 
 
-def _users_folder() -> Path | None:
-    """Return the folder in the user's configuration, if it is there.
+def _user_directory() -> Path | None:
+    """Return the directory in the user's configuration, if it exists.
 
-    The XDG rule on every system, as for the logins of container tools; platformdirs would take 28 ms to say the same.
+    The XDG rule applies on every system, as for the logins of container tools. platformdirs would take 28 ms to import.
     """
     configuration = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    if not configuration.is_absolute():  # to be ignored then, says the XDG Base Directory Specification
+    if not configuration.is_absolute():  # ignored then, as the XDG Base Directory Specification requires
         configuration = Path(os.path.expanduser("~/.config"))  # noqa: PTH111 - Path.home raises where there is none
     folder = configuration / "distsdk" / "certs.d"
     try:
         folder.lstat()
-    except OSError:  # nothing, or a home that is somebody else's
+    except OSError:  # missing, or in a home directory of another user
         return None
     return folder
 
 
 def _check_folder(folder: Path) -> None:
     if not _is_folder(folder):
-        message = f"the hosts folder {str(folder)!r} is no folder that can be read: see --hosts-dir, DISTSDK_HOSTS_DIR"
+        message = f"the hosts directory {str(folder)!r} cannot be read: see --hosts-dir, DISTSDK_HOSTS_DIR"
         raise InvalidConfig(message)
 
 
 def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises where a folder above may not be entered
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises if a parent directory may not be entered
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is anything of this name, be it a link that leads nowhere: that is broken, not absent."""
+    """Return whether a path exists; a broken symbolic link counts."""
     try:
         path.lstat()
     except OSError as error:
@@ -607,21 +620,21 @@ def _is_there(path: Path) -> bool:
 
 
 def _read(file: Path) -> str:
-    """Return the text of a file, empty where there is none."""
+    """Return the text of a file, empty if it is missing."""
     if not _is_there(file):
         return ""
     try:
         if not stat.S_ISREG(file.stat().st_mode):
-            message = f"{file} is no file"
+            message = f"{file} is not a regular file"
             raise InvalidConfig(message)
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
-            message = f"{file} is longer than {MAX_FILE} bytes"
+            message = f"{file} exceeds the limit of {MAX_FILE} bytes"
             raise InvalidConfig(message)
         return data.decode()
     except UnicodeDecodeError as error:
-        message = f"{file} is not UTF-8, as TOML is (byte {error.start})"
+        message = f"{file} is not valid UTF-8 (byte {error.start})"
         raise InvalidConfig(message) from error
     except OSError as error:
         message = f"{file} cannot be read: {error.strerror}"
@@ -629,9 +642,9 @@ def _read(file: Path) -> str:
 
 
 def _certificates(folder: Path) -> dict[str, object]:
-    """Return the settings that files in a folder stand for.
+    """Return the settings that the certificate files of a directory imply.
 
-    ``*.crt`` is an authority, ``x.cert`` a client certificate with its key in ``x.key``, as Docker has it:
+    ``*.crt`` is an authority, ``x.cert`` a client certificate with its key in ``x.key``, as for Docker:
     https://docs.docker.com/engine/security/certificates/. The key may be in the same file.
     """
     try:
@@ -641,9 +654,7 @@ def _certificates(folder: Path) -> dict[str, object]:
         raise InvalidConfig(message) from error
     for name in files:
         if name.endswith(".key") and f"{name.removesuffix('.key')}.cert" not in files:
-            message = (
-                f"{folder / name} is a key without its certificate, which would be {name.removesuffix('.key')}.cert"
-            )
+            message = f"{folder / name} is a key without its certificate, expected in {name.removesuffix('.key')}.cert"
             raise InvalidConfig(message)
     pairs = [(name, f"{name.removesuffix('.cert')}.key") for name in files if name.endswith(".cert")]
     found = {
@@ -657,23 +668,23 @@ def _add_authority(context: ssl.SSLContext, file: Path, named: str) -> None:
     try:
         context.load_verify_locations(file)
     except ssl.SSLError as error:
-        message = f"{file} holds no certificate authority in PEM form: see {named}"
+        message = f"{file} contains no certificate authority in PEM format; see {named}"
         raise InvalidConfig(message) from error
     except OSError as error:
         message = f"{file} cannot be read ({error.strerror}): see {named}"
         raise InvalidConfig(message) from error
 
 
-def _show(context: ssl.SSLContext, certificate: Path, key: Path | None, named: str) -> None:
+def _load_client_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None, named: str) -> None:
     def refuse() -> str:
-        message = f"{key or certificate} needs a passphrase, and there is nobody to ask: store it without one"
+        message = f"{key or certificate} needs a passphrase, which cannot be entered: store the key without one"
         raise InvalidConfig(message)
 
     try:
         context.load_cert_chain(certificate, key, password=refuse)
     except ssl.SSLError as error:
         files = f"{certificate} and {key}" if key else str(certificate)
-        message = f"{files}: no client certificate with its key in PEM form: see {named}"
+        message = f"{files}: no client certificate with its key in PEM format; see {named}"
         raise InvalidConfig(message) from error
     except OSError as error:
         message = f"{certificate} or its key cannot be read ({error.strerror}): see {named}"
@@ -681,7 +692,7 @@ def _show(context: ssl.SSLContext, certificate: Path, key: Path | None, named: s
 
 
 def _is_exempt(host: str, port: int, entry: str) -> bool:
-    """Whether an entry of NO_PROXY means a host: ``*``, a domain and all below it, an address, a network."""
+    """Return whether an entry of NO_PROXY matches a host: ``*``, a domain and its subdomains, an address, a network."""
     if entry in {"*", host, f"{host}:{port}"}:
         return True
     try:
@@ -691,7 +702,11 @@ def _is_exempt(host: str, port: int, entry: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, with or without a port, is ``localhost`` or a loopback address."""
+    """Return whether a host is ``localhost`` or a loopback address.
+
+    Args:
+        host: With or without a port.
+    """
     name = host.rpartition(":")[0] if re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", host) else host
     if name == "localhost":
         return True

@@ -1,4 +1,4 @@
-"""The log lines of requests and urllib3, without signatures and secrets."""
+"""Remove signatures and secrets from the log records of requests and urllib3."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from distsdk._secrets import without_secrets
 
 
 class _WithoutSecrets(logging.Filter):
-    """Passes every record, with the URLs in its text redacted and known secrets masked."""
+    """Redact the URLs and mask the known secrets of every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = without_secrets(record.getMessage()), None
@@ -19,9 +19,9 @@ _FILTER = _WithoutSecrets()
 
 
 def redact_library_logs() -> None:
-    """Redact what the loggers of requests and urllib3 write, in this process from now on.
+    """Redact the log records of requests and urllib3 in this process from now on.
 
-    A filter of a logger sees the records made there and not those of its children, so each logger gets it.
+    A logger's filter does not see the records of its children, so that each logger needs one.
     """
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in {"requests", "urllib3"}:

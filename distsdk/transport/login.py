@@ -1,6 +1,6 @@
-"""Logging in and out: a login is checked by the registry, then stored where docker and podman find it.
+"""Log in and out: check a login at the registry, and store it where docker and podman find it.
 
-The files and the helpers' protocol are those that `distsdk.transport.credentials` reads.
+`distsdk.transport.credentials` reads the same files and credential helpers.
 """
 
 from __future__ import annotations
@@ -34,38 +34,41 @@ _log = logging.getLogger(__name__)
 
 
 def read_login(username: str, secret: str) -> Login:
-    """Return the login that a user typed; ``<token>`` as the user's name marks an identity token, as for docker.
+    """Return the login that a user entered.
+
+    Args:
+        username: ``<token>`` marks an identity token, as for docker.
+        secret: The password or the identity token.
 
     Raises:
-        InvalidConfig: It cannot be sent.
+        InvalidConfig: One is empty, or cannot be sent.
     """
     if not username or not secret:
-        raise InvalidConfig("a login has a username and a password")
+        raise InvalidConfig("a login requires a username and a password")
     if username == TOKEN_USER:
         return Login(identity_token=secret, source="the arguments")
     return Login(username, secret, source="the arguments")
 
 
 def check_login(host: str, login: Login, *, hosts: Hosts, timeouts: Timeouts) -> Login:
-    """Show a login to a registry, and return what to store.
+    """Check a login at a registry, and return the login to store.
 
-    That is the login itself, or its user with an identity token if the token service gives one for it: the password is
-    not stored then.
+    The result has an identity token instead of the password if the token service issues one.
 
     Args:
         host: As in a locator.
-        login: Sent to the registry, and to a token service that may have it.
+        login: Sent to the registry, and to a token service that is trusted with it.
         hosts: Certificate authorities and proxies.
         timeouts: In seconds.
 
     Raises:
-        Denied: The registry, or its token service, refuses the login.
+        Denied: The registry or its token service refused the login.
         InvalidConfig: The host is not a registry.
         DistError: As `Transport.request`.
     """
     plan = hosts.plan(host)
     if plan.remote is not None:
-        raise InvalidConfig(f"{plan.why} gives {host} to the remote {plan.remote!r}, which has no logins")
+        raise InvalidConfig(f"{plan.why} assigns {host} to the remote {plan.remote!r}, which has no logins")
     endpoints = Endpoints(
         plan,
         "",
@@ -78,17 +81,17 @@ def check_login(host: str, login: Login, *, hosts: Hosts, timeouts: Timeouts) ->
     )
     token = endpoints.home.check_login(login)
     if token is None:
-        _log.warning("%s does not ask for a login: the login is stored unchecked", host)
+        _log.warning("%s does not require a login: the login is stored unchecked", host)
     return evolve(login, password="", identity_token=token) if token else login
 
 
 @frozen
 class Stored:
-    """Where a login was stored, or removed from.
+    """The place where a login was stored or removed.
 
     Attributes:
         place: A file, or the name of a credential helper.
-        is_plain: Whether the secret can be read there.
+        is_plain: Whether the secret is readable in the file.
     """
 
     place: str
@@ -96,19 +99,24 @@ class Stored:
 
 
 def store_login(host: str, login: Login, environment: Mapping[str, str] = os.environ) -> Stored:
-    """Store a login where docker, podman and distsdk find it; what was stored for the host is replaced.
+    """Store a login where docker, podman and distsdk find it, and replace earlier logins for the host.
 
-    That is the first file of `Credentials.from_environment` that has a login or a credential helper for the host, else
-    the file that ``REGISTRY_AUTH_FILE`` names, else docker's. Where that file names a helper for the host, the helper
-    stores the login, and the file holds no secret.
+    The login is stored in the first file of `Credentials.from_environment` that has a login or a credential helper for
+    the host, else in the file that ``REGISTRY_AUTH_FILE`` names, else in docker's. If that file names a helper for the
+    host, the helper stores the login, and the file contains no secret.
+
+    Args:
+        host: As in a locator.
+        login: The login to store.
+        environment: The environment variables.
 
     Raises:
-        InvalidConfig: The file cannot be used, the helper fails, or ``DOCKER_AUTH_CONFIG`` has a login for the host,
-            which would win. Nothing is stored then.
+        InvalidConfig: The file is invalid, the helper failed, or ``DOCKER_AUTH_CONFIG`` has a login for the host, which
+            would take precedence. Nothing was stored.
         OSError: The file cannot be written.
     """
-    *_, (path, auths) = found = _files(environment, host)
-    path, auths = next((f for f in found if f[1].helper(host) or f[1].login(host, "") is not None), (path, auths))
+    *_, (path, auths) = files = _files(environment, host)
+    path, auths = next((f for f in files if f[1].helper(host) or f[1].login(host, "") is not None), (path, auths))
     server = credentials.servers(host)[0]
     helper = auths.helper(host)
     entry: dict[str, str] = {}
@@ -126,12 +134,19 @@ def store_login(host: str, login: Login, environment: Mapping[str, str] = os.env
 
 
 def remove_login(host: str, environment: Mapping[str, str] = os.environ) -> list[Stored]:
-    """Remove the logins for a host from all files, and from their credential helpers; return where there was one.
+    """Remove the logins for a host from all files and credential helpers.
 
-    Logins for a part of the host (``host/team``) stay.
+    Logins for a part of the host (``host/team``) are kept.
+
+    Args:
+        host: As in a locator.
+        environment: The environment variables.
+
+    Returns:
+        The places from which a login was removed.
 
     Raises:
-        InvalidConfig: A file cannot be used, a helper fails, or ``DOCKER_AUTH_CONFIG`` has a login for the host.
+        InvalidConfig: A file is invalid, a helper failed, or ``DOCKER_AUTH_CONFIG`` has a login for the host.
         OSError: A file cannot be written.
     """
     removed = []
@@ -148,28 +163,28 @@ def remove_login(host: str, environment: Mapping[str, str] = os.environ) -> list
 
 
 def _files(environment: Mapping[str, str], host: str) -> list[tuple[Path, AuthFile]]:
-    """Return the files that may hold logins, in order.
+    """Return the files that may contain logins, in order.
 
     Raises:
-        InvalidConfig: One cannot be used, there is none, or ``DOCKER_AUTH_CONFIG`` has a login for the host.
+        InvalidConfig: A file is invalid, no file is configured, or ``DOCKER_AUTH_CONFIG`` has a login for the host.
     """
-    found = []
-    for place in credentials.places(environment):
-        auths = parse_auth_file(place.read(), what=place.what)
-        if place.path is not None:
-            found.append((place.path, auths))
+    files = []
+    for source in credentials.sources(environment):
+        auths = parse_auth_file(source.read(), what=source.what)
+        if source.path is not None:
+            files.append((source.path, auths))
         elif auths.login(host, "") is not None or auths.helper(host):
-            message = f"{place.what} has a login for {host}, which wins over stored ones: take it out of the variable"
+            message = f"{source.what} has a login for {host}, which takes precedence: remove it from the variable"
             raise InvalidConfig(message)
-    if not found:
-        raise InvalidConfig("no place for logins: set HOME, DOCKER_CONFIG or REGISTRY_AUTH_FILE")
-    return found
+    if not files:
+        raise InvalidConfig("no file for logins is configured: set HOME, DOCKER_CONFIG or REGISTRY_AUTH_FILE")
+    return files
 
 
 def _write_entry(path: Path, host: str, server: str, entry: Mapping[str, str]) -> bool:
-    """Replace a host's entries by one under the name ``server``, or by none; return whether the file has changed.
+    """Replace a host's entries by one under the key ``server``; return whether the file has changed.
 
-    All other fields stay as they are. The file appears at once or not at all, and its owner alone can read it.
+    An empty ``server`` removes the entries. Other fields are kept. The file is written atomically, with mode 0600.
     """
     try:
         raw = path.read_bytes()
@@ -183,7 +198,7 @@ def _write_entry(path: Path, host: str, server: str, entry: Mapping[str, str]) -
     if auths == before:
         return False
     fields["auths"] = auths
-    target = Path(os.path.realpath(path))  # a link stays a link
+    target = Path(os.path.realpath(path))  # a symbolic link is kept
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")  # mode 0600
     try:

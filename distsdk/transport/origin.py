@@ -1,4 +1,4 @@
-"""Origins, and the one way through for every URL that a server names."""
+"""Origins, and the check that every URL from a server passes before it is used."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from distsdk.errors import Unsafe
 
 _PORTS = {"http": 80, "https": 443}
 
-#: A byte that no URI has (RFC 3986 section 2), in a header as `http.client` reads it: each byte a character.
+#: A byte that is invalid in a URI (RFC 3986 section 2). `http.client` decodes each byte of a header as one character.
 _NO_URI_BYTE = re.compile(r"[\x80-\xff]")
 
 
 @frozen
 class Origin:
-    """Scheme, host and port (RFC 6454 section 4): what credentials belong to.
+    """Scheme, host and port (RFC 6454 section 4): the unit to which credentials are sent.
 
     Attributes:
         scheme: ``http`` or ``https``.
         host: In lower case; an IPv6 address without brackets.
-        port: A number.
+        port: The port; that of the scheme if the URL names none.
     """
 
     scheme: str
@@ -35,8 +35,11 @@ class Origin:
     def of(cls, url: str) -> Self:
         """Return the origin of a URL.
 
+        Args:
+            url: An absolute URL.
+
         Raises:
-            ValueError: The URL's port is no number.
+            ValueError: The URL's port is not a number.
         """
         parts = urlsplit(url)
         scheme = parts.scheme.lower()
@@ -48,23 +51,23 @@ class Origin:
 
 
 def follow(base: str, target: str, *, what: str, relative: bool = True) -> str:
-    """Return the URL that a server's words lead to, if they may lead there.
+    """Return the absolute URL for a target that a server named, if it may be followed.
 
-    Redirects, ``Link``, ``Location``, ``realm`` and the ``urls`` of layers all pass through here. What belongs to one
-    origin, credentials above all, is for the caller to hold back when the `Origin` of the result is another.
+    Redirects, ``Link``, ``Location``, ``realm`` and the ``urls`` of layers all pass through here. The caller compares
+    the `Origin` of the result, and sends no credentials to another one.
 
     Args:
-        base: The URL that was asked.
-        target: What the server named in a header, each of its bytes a character; those that no URI has are
-            percent-encoded as they are, as browsers do.
-        what: How the server came to name it, for the message: ``redirects to``.
+        base: URL of the request.
+        target: The URL from a header, each byte as one character. Bytes that are invalid in a URI are percent-encoded,
+            as browsers do.
+        what: Verb phrase for the message: ``redirects to``.
         relative: Whether ``target`` may be relative to ``base``.
 
     Returns:
         An absolute http(s) URL without user, password and fragment.
 
     Raises:
-        Unsafe: It is no such URL, or leads from https to http.
+        Unsafe: ``target`` is not such a URL, or leads from https to http.
     """
     from requests import RequestException
     from requests.utils import requote_uri
@@ -74,13 +77,13 @@ def follow(base: str, target: str, *, what: str, relative: bool = True) -> str:
         url = urldefrag(requote_uri(urljoin(base, target) if relative else target)).url
         parts = urlsplit(url)
         valid = bool(target) and parts.scheme in _PORTS and bool(parts.hostname) and parts.username is None
-        valid = valid and parts.port != 0  # and asking for the port raises if it is none
+        valid = valid and parts.port != 0  # raises ValueError if it is not a number
     except (ValueError, RequestException):
         valid = False
     if not valid:
-        message = f"{redact(base)} {what} something that is no http(s) URL: {redact(target)}"
+        message = f"{redact(base)} {what} an invalid URL, expected http(s): {redact(target)}"
         raise Unsafe(message)
     if urlsplit(base).scheme == "https" and parts.scheme != "https":
-        message = f"{redact(base)} {what} {redact(url)}: from https to http nothing is followed"
+        message = f"{redact(base)} {what} {redact(url)}: refused, since it leads from https to http"
         raise Unsafe(message)
-    return urlunsplit(parts)  # its scheme in lower case
+    return urlunsplit(parts)  # with the scheme in lower case

@@ -1,6 +1,6 @@
-"""What requests to one host share within a process: connections, tokens, and the pause that the host asked for.
+"""Share connections, tokens and rate-limit pauses between all requests of a process to one host.
 
-There is one pool for a host, whatever number of remotes and repositories use it. A forked child gets pools of its own.
+All remotes and repositories of a host use one pool. A forked child has its own pools.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from distsdk.transport.auth import Tokens
 
-#: Seconds for which the word of a host keeps all requests back. After that, one that is sent learns whether it still
-#: holds: the user may have logged in since.
+#: Seconds for which a 429 holds back all requests to a host, even if the host asked for more. After that, a request
+#: finds out whether the limit still applies: the user may have logged in meanwhile.
 LONGEST_PAUSE = 60.0
 
 
 class HostPool:
-    """Connections, tokens and the pause of one host. Threads share it.
+    """Connections, tokens and the pause of one host. Threads may share a pool.
 
     Attributes:
-        session: Holds the connections.
+        session: Session that holds the connections.
     """
 
     def __init__(self, session: requests.Session) -> None:
@@ -39,21 +39,37 @@ class HostPool:
         self._paused_until = 0.0  # on the monotonic clock
 
     def tokens(self, key: Hashable, make: Callable[[], Tokens]) -> Tokens:
-        """Return the tokens of a repository; made where none are in use."""
+        """Return the tokens of a repository.
+
+        Args:
+            key: The repository, and all other settings that its tokens depend on.
+            make: Makes the object, called if no transport holds one for the key.
+        """
         with self._lock:
             if (tokens := self._tokens.get(key)) is None:
                 tokens = self._tokens[key] = make()
             return tokens
 
     def forget(self, tokens: Tokens) -> None:
-        """Let the next remote for the same repository begin without tokens, and look its login up anew."""
+        """Discard tokens, so that the next remote for the repository looks up its login again.
+
+        Args:
+            tokens: As returned by `tokens`.
+        """
         with self._lock:
             for key, held in list(self._tokens.items()):
                 if held is tokens:
                     del self._tokens[key]
 
     def pause(self, seconds: float) -> bool:
-        """Send nothing for so long; return whether that is later by a second than what was known."""
+        """Hold back all requests to the host.
+
+        Args:
+            seconds: From now on; at most `LONGEST_PAUSE` count.
+
+        Returns:
+            Whether the end of the pause moved by more than a second, so that it is worth reporting.
+        """
         until = time.monotonic() + min(seconds, LONGEST_PAUSE)
         with self._lock:
             is_news = until > self._paused_until + 1
@@ -61,10 +77,11 @@ class HostPool:
         return is_news
 
     def paused(self, waited_until: float = 0.0) -> float:
-        """Return the seconds for which nothing may be sent, 0 for none.
+        """Return the seconds until requests may be sent again, 0 if they may be sent now.
 
         Args:
-            waited_until: A moment on the monotonic clock up to which pauses were waited out.
+            waited_until: Time on the monotonic clock up to which the caller has waited; pauses that ended before are
+                over for it.
         """
         until = self._paused_until
         return max(0.0, until - time.monotonic()) if until > waited_until else 0.0
@@ -79,7 +96,7 @@ class _Process:
 
 
 class HostPools:
-    """The pools of all hosts; each is kept as long as something uses it."""
+    """The pools of all hosts; a pool lives as long as a transport uses it."""
 
     def __init__(self) -> None:
         self._processes: dict[int, _Process] = {}  # a lock that is held during a fork is never released in the child
@@ -88,8 +105,8 @@ class HostPools:
         """Return the pool of a host for this process.
 
         Args:
-            key: The host, and all that its connections and logins depend on.
-            make: Makes the session, where there is no pool yet.
+            key: The host, and all settings that its connections and logins depend on.
+            make: Makes the session, called if the host has no pool yet.
         """
         process = self._processes.setdefault(os.getpid(), _Process())
         with process.lock:
@@ -98,5 +115,5 @@ class HostPools:
             return pool
 
 
-#: The pools of all remotes that were not given others.
+#: The pools that remotes use by default.
 SHARED = HostPools()

@@ -1,4 +1,4 @@
-"""Texts of a server: the errors and warnings of its responses, and the causes of failed exchanges in sentences."""
+"""Read the errors and warnings that registries report, and describe failed exchanges in sentences."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from distsdk._warnings import warn
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Characters of a message, of a code, and of all details of a response that are kept.
+#: Largest length in characters of a message, of a code, and of all details of a response; the rest is cut.
 _LONGEST_MESSAGE, _LONGEST_CODE, _LONGEST_DETAIL = 300, 64, 1000
-#: Errors of one response whose messages are shown.
+#: Most messages shown of the errors of one response.
 _SHOWN_ERRORS = 3
 
-#: Messages that say nothing, in lower case: what distribution's registry sends for errors of its storage.
+#: Messages without information, in lower case: distribution's registry sends them for errors of its storage.
 _EMPTY_MESSAGES = frozenset({"", "unknown error"})
 
 # https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#warnings
 _WARNING = re.compile(r'(?:^|[\s,])299 - "((?:[^"\\]|\\.)*)"')
-#: Different warnings of one host that are shown.
+#: Most different warnings shown for one host.
 _MOST_WARNINGS = 10
 _warned: dict[str, set[str]] = {}
 
@@ -59,7 +59,7 @@ class ErrorBody:
 
     Attributes:
         codes: Such as ``MANIFEST_UNKNOWN``.
-        message: The first messages; details take the place of messages that say nothing.
+        message: The first messages, joined; a message without information is replaced by its detail.
         detail: All details, as text: JSON where they are not strings.
     """
 
@@ -69,7 +69,10 @@ class ErrorBody:
 
 
 def parse_error_body(body: bytes) -> ErrorBody:
-    """Read the body of an error.
+    """Parse the body of an error response.
+
+    Args:
+        body: JSON in the form of the specification.
 
     Raises:
         ValueError, KeyError, TypeError, RecursionError: The body has no errors in the form of the specification.
@@ -93,19 +96,28 @@ def _message(error: dict[str, object], detail: str) -> str:
 
 
 def _detail(detail: object) -> str:
-    """Return a ``detail`` as text; empty where it says nothing."""
+    """Return a ``detail`` as text; empty for a missing or empty one."""
     if not detail:
         return ""
     return without_secrets(detail if isinstance(detail, str) else json.dumps(detail, separators=(",", ":")))
 
 
 def parse_warnings(header: str) -> list[str]:
-    """Return the texts of the ``Warning`` headers of a registry; other warnings of HTTP are left out."""
+    """Return the texts of a registry's warnings; other HTTP warnings are left out.
+
+    Args:
+        header: Value of the ``Warning`` header; several are joined by commas.
+    """
     return [re.sub(r"\\(.)", r"\1", text) for text in _WARNING.findall(header)]
 
 
 def show_warnings(host: str, header: str) -> None:
-    """Give a `DistWarning` for each text of a ``Warning`` header that was not shown for this host before."""
+    """Issue a `DistWarning` for each text of a ``Warning`` header that was not yet shown for this host.
+
+    Args:
+        host: Name of the registry for the message.
+        header: Value of the ``Warning`` header; empty for none.
+    """
     if not header:
         return
     shown = _warned.setdefault(host, set())
@@ -119,7 +131,7 @@ def cause_of(chain: Iterable[BaseException]) -> str:
     """Return the cause of a failed exchange as a sentence.
 
     Args:
-        chain: The errors, the innermost last.
+        chain: The errors, from the outermost to the innermost.
     """
     errors = list(chain)
     for error in reversed(errors):

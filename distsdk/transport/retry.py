@@ -1,4 +1,4 @@
-"""What is tried again, how often, and after how long."""
+"""Decide which failed requests are retried, how often, and after how long."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def _frozen(statuses: Iterable[int]) -> frozenset[int]:
 
 @frozen
 class Retry(Displayed):
-    """Which failures are tried again, and when.
+    """Which failures are retried, and when.
 
-    Broken connections and time-outs are; refused ones, certificates that do not convince, 403, 404 and wrong digests
-    are not. Progress gives the attempts back, if there is enough of it: who sends a few bytes each time keeps nobody
-    for ever.
+    Broken connections and time-outs are retried; refused connections, failed certificate verification, 403, 404 and
+    wrong digests are not. Enough progress restores the attempts; a server that sends only a few bytes each time cannot
+    keep a client busy for ever.
 
     Attributes:
-        attempts: Tries without progress, the first one included; 1 tries nothing again.
-        backoff: Seconds before the second try; each further pause is twice as long, and shortened by chance to between
-            half and all of it. Where the registry says how long to wait (``Retry-After``), that counts.
-        longest: Seconds that a pause grows to.
-        statuses: HTTP statuses that are tried again.
-        max_wait: Seconds to wait in all because registries ask for it (``Retry-After``), while one document, listing or
-            blob is read or pushed. A wait that does not fit into what is left fails at once.
+        attempts: Attempts without progress, including the first; 1 disables retries.
+        backoff: Seconds before the second attempt. Each further pause is twice as long; a random factor between 0.5
+            and 1 applies. A ``Retry-After`` of the registry takes precedence.
+        longest: Longest pause in seconds.
+        statuses: HTTP statuses that are retried.
+        max_wait: Total seconds to wait for ``Retry-After`` while one document, listing or blob is read or pushed. A
+            wait that exceeds the rest of it fails at once.
     """
 
     attempts: int = field(default=5, validator=_positive)
@@ -69,28 +69,34 @@ class Retry(Displayed):
         restore_fields(self, state)
 
     def covers(self, error: DistError) -> bool:
-        """Whether trying again may help."""
+        """Return whether a retry may help.
+
+        Args:
+            error: Why the last attempt failed.
+        """
         if isinstance(error, Unreachable | DeadlineExceeded):
             return error.temporary
         status = 429 if isinstance(error, RateLimited) else error.status if isinstance(error, RegistryError) else None
         return status in self.statuses
 
 
-#: Bytes that give the attempts at broken connections back, and those that give the attempts after time-outs back, each
-#: of which may have taken half a minute.
-PROGRESS, _FLOW = 16 * 1024, 256 * 1024
+#: Bytes that must arrive to restore the attempts after broken connections.
+PROGRESS = 16 * 1024
 
-#: Seconds of a wait that is reported as a warning.
+#: Bytes that must arrive to restore the attempts after time-outs; more, as each may have taken half a minute.
+_FLOW = 256 * 1024
+
+#: Waits of more seconds are logged as a warning.
 _LONG = 2.0
 
 
 @define(eq=False)
-class _Waited:
-    """What one operation has waited.
+class _WaitTotal:
+    """The waits of one operation.
 
     Attributes:
-        seconds: In all, because servers asked for it.
-        until: The moment up to which pauses of a host were waited out, on the monotonic clock.
+        seconds: Total time waited because of ``Retry-After``.
+        until: Time on the monotonic clock up to which pauses of a host were waited out.
     """
 
     seconds: float = 0.0
@@ -98,28 +104,36 @@ class _Waited:
 
 
 class RetryState:
-    """The attempts that are left for one transfer, and the time it may still wait because servers ask for it.
+    """The remaining attempts and waiting time of one transfer.
 
     Args:
-        retry: How many attempts there are, and what they cover.
-        attempts: Counts in place of the policy's attempts.
-        part_of: A transfer that this one is a part of: what both wait is one sum.
+        retry: The policy.
+        attempts: Number of attempts, instead of the policy's.
+        part_of: A transfer that this one is a part of; their waits are added up.
     """
 
     def __init__(self, retry: Retry, *, attempts: int | None = None, part_of: RetryState | None = None) -> None:
         self._retry = retry
         self._attempts = retry.attempts if attempts is None else attempts
-        self._waited: _Waited = _Waited() if part_of is None else part_of._waited
-        self._breaks = self._stalls = 0  # since there was progress
-        self._slow = 0  # since a connection kept its pace
+        self._waited: _WaitTotal = _WaitTotal() if part_of is None else part_of._waited
+        self._breaks = self._stalls = 0  # since the last progress
+        self._slow = 0  # since a connection was last fast enough
         self._since_break = self._since_stall = 0  # bytes that arrived
 
     def renewed(self, attempts: int | None = None) -> RetryState:
-        """Return all attempts, or so many, for a part of the same transfer."""
+        """Return a new state for a part of the same transfer.
+
+        Args:
+            attempts: Number of attempts; by default the policy's.
+        """
         return RetryState(self._retry, attempts=attempts, part_of=self)
 
     def progressed(self, size: int) -> None:
-        """Give attempts back for bytes that arrived."""
+        """Restore attempts after progress.
+
+        Args:
+            size: Number of bytes that arrived.
+        """
         self._since_break += size
         self._since_stall += size
         if self._since_break >= PROGRESS:
@@ -128,7 +142,7 @@ class RetryState:
             self._stalls = self._since_stall = 0
 
     def kept_pace(self) -> None:
-        """Give attempts at connections that were too slow back: bytes alone do not, as slow ones bring some too."""
+        """Restore the attempts after slow connections; `progressed` does not, since slow connections progress too."""
         self._slow = 0
 
     def wait(
@@ -139,16 +153,16 @@ class RetryState:
         *,
         is_slow: bool = False,
     ) -> None:
-        """Wait before the next try.
+        """Wait before the next attempt.
 
         Args:
-            error: Why the last one failed.
-            deadline: When all has to be done.
-            pool: Of the host, for which a 429 is a pause of all requests.
-            is_slow: Whether it failed because the connection was too slow.
+            error: Why the last attempt failed.
+            deadline: When the operation must have ended.
+            pool: Pool of the host; a 429 pauses all requests of the pool.
+            is_slow: Whether the attempt failed because the connection was too slow.
 
         Raises:
-            DistError: ``error``, if it is final, no attempt is left, or the wait would outlast the deadline or
+            DistError: ``error``, if it is not retried, no attempt is left, or the wait would exceed the deadline or
                 `Retry.max_wait`.
         """
         if is_slow:
@@ -159,45 +173,45 @@ class RetryState:
             self._breaks += 1
         failures = self._breaks + self._stalls + self._slow
         pause = min(self._retry.longest, self._retry.backoff * 2 ** min(failures - 1, 60))
-        pause *= random.uniform(0.5, 1)  # noqa: S311 - no secret; so that not all who were turned away come back at once
-        asked = error.retry_after if isinstance(error, RateLimited | RegistryError) else None
-        if asked is not None:
-            pause = asked  # RFC 9110 section 10.2.3
+        pause *= random.uniform(0.5, 1)  # noqa: S311 - not a secret; spreads the retries of many clients
+        requested = error.retry_after if isinstance(error, RateLimited | RegistryError) else None
+        if requested is not None:
+            pause = requested  # RFC 9110 section 10.2.3
         is_news = True
         if pool is not None and isinstance(error, RateLimited):
             is_news = pool.pause(pause)
         if failures >= self._attempts or not self._retry.covers(error):
             raise error
-        self._sleep(pause, error, deadline, is_asked=asked is not None, is_news=is_news)
+        self._sleep(pause, error, deadline, is_requested=requested is not None, is_news=is_news)
 
     def wait_for(self, pool: HostPool, host: str, deadline: Deadline) -> None:
-        """Wait for the end of the pause that a host asked for, before a request is sent to it.
+        """Wait until the pause of a host has ended, before a request is sent to it.
 
         Args:
-            pool: Of the host.
-            host: Its name, for the message.
-            deadline: When all has to be done.
+            pool: Pool of the host.
+            host: Name of the host, for the message.
+            deadline: When the operation must have ended.
 
         Raises:
-            RateLimited: The policy tries no 429 again, or the wait would outlast the deadline or `Retry.max_wait`.
+            RateLimited: The policy does not retry 429, or the wait would exceed the deadline or `Retry.max_wait`.
         """
         while pause := pool.paused(self._waited.until):
-            message = f"{host} asked for a pause (429); try again in {human_time(pause)}"
+            message = f"{host} requested a pause (429); try again in {human_time(pause)}"
             error = RateLimited(message, retry_after=pause)
             if self._retry.attempts == 1 or not self._retry.covers(error):
                 raise error
-            self._sleep(pause, error, deadline, is_asked=True, is_news=False)
+            self._sleep(pause, error, deadline, is_requested=True, is_news=False)
 
     def _sleep(
-        self, pause: float, error: DistError, deadline: Deadline | None, *, is_asked: bool, is_news: bool
+        self, pause: float, error: DistError, deadline: Deadline | None, *, is_requested: bool, is_news: bool
     ) -> None:
         if deadline is not None and pause >= deadline.left():
             raise error
-        if is_asked:
+        if is_requested:
             if self._waited.seconds + pause > self._retry.max_wait:
                 raise error
             self._waited.seconds += pause
         self._waited.until = max(self._waited.until, monotonic() + pause)
         level = logging.WARNING if pause > _LONG and is_news else logging.INFO
-        _log.log(level, "waiting %s before the next try: %s", human_time(pause), error)
+        _log.log(level, "waiting %s before the next attempt: %s", human_time(pause), error)
         sleep(pause)

@@ -1,4 +1,4 @@
-"""Time-outs and limits."""
+"""Time-outs and size limits of requests."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Timeouts(Displayed):
     """How long to wait, in seconds.
 
     Attributes:
-        connect: For a connection: the host's name, all its addresses and TLS together.
-        read: Without a byte.
-        document: For a whole document: manifest, token, page of tags. Blobs have no such limit.
-        min_speed: Bytes a second that a blob has to arrive with at least; 0 for no limit. A slower connection is given
-            up like one without a byte.
-        min_speed_over: Seconds of waiting for bytes over which that is an average.
+        connect: Time to connect: name resolution, all addresses of the host and TLS together.
+        read: Longest time in which no data arrives.
+        document: Time for a whole document: manifest, token, page of tags. Blobs have no such limit.
+        min_speed: Least average speed of a blob in bytes per second; 0 for no limit. A slower transfer counts as one
+            in which no data arrives.
+        min_speed_over: Seconds spent waiting for data over which `min_speed` is averaged.
     """
 
     connect: float = 10.0
@@ -33,14 +33,14 @@ class Timeouts(Displayed):
 
 @frozen
 class Limits(Displayed):
-    """How much to take from a registry.
+    """Largest sizes of responses, in bytes unless stated otherwise.
 
     Attributes:
-        document: Bytes of a manifest, an index or a page of tags.
-        token: Bytes of a token service's reply.
-        error: Bytes of an error's body that are read.
-        headers: Bytes of an answer's status line and headers.
-        pages: Pages of one listing.
+        document: A manifest, an index or a page of tags.
+        token: The response of a token service.
+        error: The body of an error response.
+        headers: Status line and headers together.
+        pages: Number of pages of one listing.
     """
 
     document: int = 4 * 1024 * 1024

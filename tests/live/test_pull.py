@@ -191,7 +191,7 @@ def test_what_skopeo_wrote_is_reused(store: Store, log: Log) -> None:
 def test_a_private_image_takes_a_login(store: Store, log: Log, tmp_path: Path) -> None:
     """Without one it is denied, and nothing is made; with one it comes, and the CDN sees nothing of the login."""
     code, said = refused("pull", "docker.io/private/redis:7", "--platform", "linux/amd64")
-    assert (4, True, False) == (code, "needs a login" in said, store.root.exists())
+    assert (4, True, False) == (code, "requires a login" in said, store.root.exists())
     auth = base64.b64encode(LOGIN.encode()).decode()
     file = tmp_path / "auth.json"
     file.write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": auth}}}))

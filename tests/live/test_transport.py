@@ -193,7 +193,7 @@ def test_missing_login_is_denied() -> None:
     """Without a login a registry that wants one is denied, and the message says that there is none."""
     code, said = refused("fetch", f"{BASIC}/library/redis", "latest")
     assert 4 == code
-    assert re.search(rf"https://{BASIC}\b.* asks for a login .*none", said)
+    assert re.search(rf"https://{BASIC}\b.* requires a login .*none", said)
 
 
 def test_what_is_public_is_read_without_the_login_that_is_refused(log: Log, tmp_path: Path) -> None:

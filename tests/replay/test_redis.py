@@ -114,5 +114,5 @@ def test_tag_that_is_not_there() -> None:
 
 def test_repository_that_is_not_there() -> None:
     """Docker Hub answers 401 for an unknown repository, so the message leaves open what is the matter."""
-    with pytest.raises(distsdk.Denied, match="does not exist or needs a login"):
+    with pytest.raises(distsdk.Denied, match="does not exist or requires a login"):
         distsdk.connect("docker.io/library/no-such-repository").fetch("latest")

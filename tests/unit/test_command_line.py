@@ -400,7 +400,7 @@ def test_plain_http_on_a_tls_port_names_the_remedy(registry: Registry, words: st
     for command in (["tags", x], ["fetch", x, "1"], ["resolve", f"{x}:1"], ["push", f"{x}:2", __file__]):
         done = run_command(*command)
         assert 1 == done.returncode
-        assert b"this port speaks TLS: use --tls, or Hosts(plain_http=False)" in done.stderr
+        assert b"this port expects TLS: use --tls, or Hosts(plain_http=False)" in done.stderr
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, 7), (503, 6)])
@@ -421,7 +421,7 @@ def test_long_wait_is_told_on_stderr(registry: Registry, pauses: list[float]) ->
         registry.fault(Status(503, headers={"Retry-After": "40"}), times=1)
         done = run_command("tags", registry.locator("library/x"), *quiet)
         assert (0, 0 if quiet else 1) == (done.returncode, done.stderr.count(b"\n"))
-        assert bool(quiet) != done.stderr.startswith(b"distsdk: waiting 40 seconds before the next try: ")
+        assert bool(quiet) != done.stderr.startswith(b"distsdk: waiting 40 seconds before the next attempt: ")
     assert [40, 40] == pauses
 
 

@@ -121,10 +121,10 @@ def active_recorder() -> Recorder | None:
 class RecordedExchange:
     """A request and its answer, whose body is added as it is read."""
 
-    def __init__(self, asked: dict[str, Any], said: dict[str, Any], url: str, scratch: Path) -> None:
+    def __init__(self, request_entry: dict[str, Any], response_entry: dict[str, Any], url: str, scratch: Path) -> None:
         """Made by `Recorder.exchange`."""
-        self._asked = asked
-        self._said = said
+        self._request_entry = request_entry
+        self._response_entry = response_entry
         self._url = url
         self._scratch = scratch
         self._hash = hashlib.sha256()
@@ -158,15 +158,15 @@ class RecordedExchange:
     def interaction(self, cassette: Path) -> dict[str, Any]:
         """Return what a cassette says of it, with the body where that names it."""
         self.close()
-        said = self._said
+        response_entry = self._response_entry
         if self._file is not None and self._scratch.stat().st_size > _SCRUBBED:
-            return {"request": self._asked, "response": {**said, "body": self._moved(cassette)}}
+            return {"request": self._request_entry, "response": {**response_entry, "body": self._moved(cassette)}}
         raw = bytes(self._start) if self._file is None else self._scratch.read_bytes()
-        data = scrub_body(raw, url=self._url, status=said["status"]["code"])
+        data = scrub_body(raw, url=self._url, status=response_entry["status"]["code"])
         if data != raw:
-            said = {**said, "headers": with_length(said["headers"], len(data))}
+            response_entry = {**response_entry, "headers": with_length(response_entry["headers"], len(data))}
         body = keep_body(data, cassette, cassette.parent / "bodies")
-        return {"request": self._asked, "response": {**said, "body": body}}
+        return {"request": self._request_entry, "response": {**response_entry, "body": body}}
 
     def _moved(self, cassette: Path) -> dict[str, Any]:
         """Return what a cassette says of a body that is a file already, which is moved to where it belongs."""
@@ -206,13 +206,13 @@ class Recorder:
             pairs = [("service", name) for name in form.get("service", [])]
             pairs += [("scope", scope) for scopes in form.get("scope", []) for scope in scopes.split()]
             method, url = "GET", f"{url}{'&' if '?' in url else '?'}{urlencode(pairs)}"
-        asked = {
+        request_entry = {
             "body": None,
             "headers": {name: [text] for name, text in scrub_request_headers(request.headers).items()},
             "method": method,
             "uri": scrub_url(url),
         }
-        said = {
+        response_entry = {
             "headers": {name: [text] for name, text in scrub_response_headers(response.headers).items()},
             "status": {"code": response.status_code, "message": masked(response.reason or "")},
         }
@@ -220,7 +220,7 @@ class Recorder:
             if self._finished or os.getpid() != self._process:
                 return None
             scratch = self._scratch / str(len(self._exchanges))
-            self._exchanges.append(RecordedExchange(asked, said, url, scratch))
+            self._exchanges.append(RecordedExchange(request_entry, response_entry, url, scratch))
             return self._exchanges[-1]
 
     def finish(self) -> None:

@@ -61,7 +61,7 @@ def replay(path: str | os.PathLike[str]) -> Iterator[None]:
         1238
     """
     cassettes = Path(path)
-    _recorded(cassettes)
+    _load_cassettes(cassettes)
     token = _active.set(cassettes)
     try:
         yield
@@ -93,7 +93,7 @@ class _Key:
 
 
 @frozen
-class _Recorded:
+class _RecordedResponse:
     """An answer as it was recorded."""
 
     status: int
@@ -145,17 +145,17 @@ class _Recorded:
 class _Piece:
     """Bytes of a body that one answer holds: so many, from an offset in what it stored."""
 
-    answer: _Recorded
+    response: _RecordedResponse
     offset: int
     count: int
 
 
-class _Joined(io.RawIOBase):
+class _JoinedPieces(io.RawIOBase):
     """Pieces, one after the other; each is opened when it is come to."""
 
     def __init__(self, pieces: list[_Piece]) -> None:
         super().__init__()
-        self.iter_pieces = iter(pieces)
+        self._pieces = iter(pieces)
         self._file: io.BufferedIOBase = io.BytesIO()
         self._left = 0
 
@@ -168,10 +168,10 @@ class _Joined(io.RawIOBase):
             if count := self._file.readinto1(memoryview(buffer)[: self._left]):
                 self._left -= count
                 return count
-            if self._left or (piece := next(self.iter_pieces, None)) is None:
+            if self._left or (piece := next(self._pieces, None)) is None:
                 return 0
             self._file.close()
-            self._file, self._left = piece.answer.open(piece.offset), piece.count
+            self._file, self._left = piece.response.open(piece.offset), piece.count
 
     def close(self) -> None:
         self._file.close()
@@ -189,12 +189,12 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         """Read the cassette, or all cassettes below a folder."""
         super().__init__()
         self._path = path
-        self._answers = _recorded(path)
+        self._responses = _load_cassettes(path)
         self._by_url: defaultdict[tuple[str, str], list[tuple[_Key, bool]]] = defaultdict(list)
-        for known in self._answers:
-            if known[0].method == "GET":
-                self._by_url[scrub_url(known[0].url), known[0].accept].append(known)
-        self._given: defaultdict[tuple[_Key, bool], int] = defaultdict(int)
+        for entry in self._responses:
+            if entry[0].method == "GET":
+                self._by_url[scrub_url(entry[0].url), entry[0].accept].append(entry)
+        self._replayed: defaultdict[tuple[_Key, bool], int] = defaultdict(int)
         self._lock = threading.Lock()
 
     def send(  # noqa: D102 - as in BaseAdapter
@@ -202,33 +202,34 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
     ) -> requests.Response:
         key = _key(request.method or "", request.url or "", request.headers)
         authorized = "Authorization" in request.headers
-        answer, body = self._find(key, authorized) or self._follows(key, authorized) or self._missing(key)
+        found = self._find_recorded(key, authorized) or self._derive(key, authorized)
+        recorded, body = found or self._raise_missing(key)
         raw = urllib3.HTTPResponse(
             body=body,
-            headers=urllib3.HTTPHeaderDict(answer.headers),
-            status=answer.status,
-            reason=answer.reason,
+            headers=urllib3.HTTPHeaderDict(recorded.headers),
+            status=recorded.status,
+            reason=recorded.reason,
             preload_content=False,
             decode_content=False,
             request_method=key.method,
         )
         response = requests.Response()
-        response.status_code = answer.status
-        response.reason = answer.reason
+        response.status_code = recorded.status
+        response.reason = recorded.reason
         response.headers = requests.structures.CaseInsensitiveDict(raw.headers)
         response.raw = raw
         response.url = request.url or ""
         response.request = request
         return response
 
-    def _recorded_for(self, key: _Key, authorized: bool) -> tuple[tuple[_Key, bool], list[_Recorded]] | None:
+    def _recorded_for(self, key: _Key, authorized: bool) -> tuple[tuple[_Key, bool], list[_RecordedResponse]] | None:
         """Return what was said to a request, with a token or without; whether there was one counts where both were."""
-        for known in ((key, authorized), (key, not authorized)):
-            if answers := self._answers.get(known):
-                return known, answers
+        for entry in ((key, authorized), (key, not authorized)):
+            if responses := self._responses.get(entry):
+                return entry, responses
         return None
 
-    def _find(self, key: _Key, authorized: bool) -> tuple[_Recorded, io.BufferedIOBase] | None:
+    def _find_recorded(self, key: _Key, authorized: bool) -> tuple[_RecordedResponse, io.BufferedIOBase] | None:
         """Return the answer to what was recorded."""
         # What a recorder left out of a URL, a caller who was not told it by the cassette may still ask with.
         found = self._recorded_for(key, authorized) or self._recorded_for(
@@ -236,78 +237,81 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         )
         if found is None:
             return None
-        known, answers = found
+        entry, responses = found
         with self._lock:
-            number = self._given[known]
-            self._given[known] += 1
-        answer = answers[min(number, len(answers) - 1)]
-        if key.method == "GET" and answer.span and answer.length is not None and answer.stored < answer.length:
-            start, size = answer.span
-            if (pieces := self.iter_pieces(known[0], authorized, size, start, start + answer.length)) is not None:
-                return answer, io.BufferedReader(_Joined(pieces))
-        return answer, answer.open()
+            number = self._replayed[entry]
+            self._replayed[entry] += 1
+        response = responses[min(number, len(responses) - 1)]
+        if key.method == "GET" and response.span and response.length is not None and response.stored < response.length:
+            start, size = response.span
+            if (pieces := self._pieces(entry[0], authorized, size, start, start + response.length)) is not None:
+                return response, io.BufferedReader(_JoinedPieces(pieces))
+        return response, response.open()
 
-    def _follows(self, key: _Key, authorized: bool) -> tuple[_Recorded, io.BufferedIOBase] | None:
+    def _derive(self, key: _Key, authorized: bool) -> tuple[_RecordedResponse, io.BufferedIOBase] | None:
         """Return the answer to a request that was not recorded, where it follows from what was said to a GET."""
         if key.method not in {"GET", "HEAD"}:
             return None
-        known = self._others(key, authorized)
-        spans = {answer.span[1]: answer for answer in reversed(known) if answer.span}
+        similar = self._same_url(key, authorized)
+        spans = {response.span[1]: response for response in reversed(similar) if response.span}
         if len(spans) == 1:
             [(size, like)] = spans.items()
             return self._part(key, authorized, like, size)
         # Where the bytes are, who may have them, and that there are none, does not depend on which are asked for.
-        elsewhere = [answer for answer in known if 300 <= answer.status < 405]
+        elsewhere = [response for response in similar if 300 <= response.status < 405]
         return (elsewhere[-1], elsewhere[-1].open()) if elsewhere and not spans else None
 
     def _part(
-        self, key: _Key, authorized: bool, like: _Recorded, size: int
-    ) -> tuple[_Recorded, io.BufferedIOBase] | None:
+        self, key: _Key, authorized: bool, like: _RecordedResponse, size: int
+    ) -> tuple[_RecordedResponse, io.BufferedIOBase] | None:
         """Return what was asked for of a body of ``size`` bytes, if all of that was recorded."""
         start, end = 0, size
         if key.range:
-            asked = re.fullmatch("bytes=([0-9]{0,18})-([0-9]{0,18})", key.range)
-            if asked is None or asked[0] == "bytes=-":
+            match = re.fullmatch("bytes=([0-9]{0,18})-([0-9]{0,18})", key.range)
+            if match is None or match[0] == "bytes=-":
                 return None
-            first, last = asked.groups()
+            first, last = match.groups()
             start = int(first) if first else max(0, size - int(last))
             end = min(size, int(last) + 1) if first and last else size
         framing = {"content-length", "content-range"}
         headers = [(name, value) for name, value in like.headers if name.lower() not in framing]
         if key.range and start >= end:
             headers += [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
-            return _Recorded(416, "Range Not Satisfiable", tuple(headers), b""), io.BytesIO()
-        pieces = self.iter_pieces(key, authorized, size, start, end) if key.method == "GET" else []
+            return _RecordedResponse(416, "Range Not Satisfiable", tuple(headers), b""), io.BytesIO()
+        pieces = self._pieces(key, authorized, size, start, end) if key.method == "GET" else []
         if pieces is None:
             return None
         headers.append(("Content-Length", str(end - start)))
         if key.range:
             headers.append(("Content-Range", f"bytes {start}-{end - 1}/{size}"))
-        answer = _Recorded(206 if key.range else 200, "", tuple(headers), b"")
-        return answer, io.BufferedReader(_Joined(pieces))
+        response = _RecordedResponse(206 if key.range else 200, "", tuple(headers), b"")
+        return response, io.BufferedReader(_JoinedPieces(pieces))
 
-    def _others(self, key: _Key, authorized: bool) -> list[_Recorded]:
+    def _same_url(self, key: _Key, authorized: bool) -> list[_RecordedResponse]:
         """Return what was said to a GET of a URL, whatever range was asked for; first, to who had a token, too."""
         at = self._by_url.get((scrub_url(key.url), key.accept), [])
-        alike = sorted(at, key=lambda known: known[1] != authorized)
-        return [answer for known in alike for answer in self._answers[known]]
+        alike = sorted(at, key=lambda entry: entry[1] != authorized)
+        return [response for entry in alike for response in self._responses[entry]]
 
-    def iter_pieces(self, key: _Key, authorized: bool, size: int, start: int, end: int) -> list[_Piece] | None:
+    def _pieces(self, key: _Key, authorized: bool, size: int, start: int, end: int) -> list[_Piece] | None:
         """Return where bytes of a body of ``size`` are, from ``start`` to before ``end``; None if one is missing."""
-        known = [answer for answer in self._others(key, authorized) if answer.span and answer.span[1] == size]
-        spans = [(answer.span[0], answer.span[0] + answer.stored, answer) for answer in known if answer.span]
+        spans = [
+            (response.span[0], response.span[0] + response.stored, response)
+            for response in self._same_url(key, authorized)
+            if response.span and response.span[1] == size
+        ]
         pieces: list[_Piece] = []
         while start < end:
-            first, stop, answer = max(
+            first, stop, response = max(
                 (span for span in spans if span[0] <= start), key=lambda span: span[1], default=(0, 0, None)
             )
-            if answer is None or stop <= start:
+            if response is None or stop <= start:
                 return None
-            pieces.append(_Piece(answer, start - first, min(stop, end) - start))
+            pieces.append(_Piece(response, start - first, min(stop, end) - start))
             start = min(stop, end)
         return pieces
 
-    def _missing(self, key: _Key) -> tuple[_Recorded, io.BufferedIOBase]:
+    def _raise_missing(self, key: _Key) -> tuple[_RecordedResponse, io.BufferedIOBase]:
         message = f"{self._path} holds no answer to {key.method} {redact(key.url)}"
         details = [f"{name}: {value}" for name, value in (("Range", key.range), ("Accept", key.accept)) if value]
         raise Unreachable(f"{message} ({'; '.join(details)})" if details else message, url=key.url)
@@ -324,40 +328,40 @@ def _key(method: str, url: str, headers: Mapping[str, Any]) -> _Key:
 
 
 @functools.lru_cache(maxsize=16)
-def _recorded(path: Path) -> dict[tuple[_Key, bool], list[_Recorded]]:
+def _load_cassettes(path: Path) -> dict[tuple[_Key, bool], list[_RecordedResponse]]:
     """Read cassettes; a process reads each once."""
     files = sorted(path.rglob("*.yaml")) if path.is_dir() else [path]
-    answers: dict[tuple[_Key, bool], list[_Recorded]] = {}
+    responses: dict[tuple[_Key, bool], list[_RecordedResponse]] = {}
     for file in files:
-        for key, authorized, answer in _interactions(file):
-            answers.setdefault((key, authorized), []).append(answer)
-    if not answers:
+        for key, authorized, response in _interactions(file):
+            responses.setdefault((key, authorized), []).append(response)
+    if not responses:
         message = f"{str(path)!r} holds no cassette"
         raise InvalidConfig(message)
-    return answers
+    return responses
 
 
-def _interactions(file: Path) -> Iterator[tuple[_Key, bool, _Recorded]]:
+def _interactions(file: Path) -> Iterator[tuple[_Key, bool, _RecordedResponse]]:
     try:
         import yaml
     except ImportError as error:
         raise MissingExtra("replay", "playing a cassette") from error
     try:
         for interaction in _load(file)["interactions"]:
-            asked, said = interaction["request"], interaction["response"]
+            request, response = interaction["request"], interaction["response"]
             headers = requests.structures.CaseInsensitiveDict(
-                {name: values[0] for name, values in asked["headers"].items()}
+                {name: values[0] for name, values in request["headers"].items()}
             )
-            body = said["body"]
+            body = response["body"]
             text = body["string"]
             inline = text if isinstance(text, bytes) else text.encode()
             yield (
-                _key(asked["method"], asked["uri"], headers),
+                _key(request["method"], request["uri"], headers),
                 "Authorization" in headers,
-                _Recorded(
-                    status=said["status"]["code"],
-                    reason=said["status"]["message"] or "",
-                    headers=tuple((name, value) for name, values in said["headers"].items() for value in values),
+                _RecordedResponse(
+                    status=response["status"]["code"],
+                    reason=response["status"]["message"] or "",
+                    headers=tuple((name, value) for name, values in response["headers"].items() for value in values),
                     body=_body_file(file, body["file"]) if "file" in body else inline,
                 ),
             )

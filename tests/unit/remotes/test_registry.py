@@ -1403,7 +1403,7 @@ def test_docker_hubs_401_is_explained(what: str) -> None:
     with Registry(auth="bearer") as registry:
         fill(registry)
         registry.fault(NoAccess(), path="^/v2/")
-        with pytest.raises(Denied, match="does not exist or needs a login") as caught:
+        with pytest.raises(Denied, match="does not exist or requires a login") as caught:
             attempt(connected(registry), what)
         assert (401, ("UNAUTHORIZED",)) == (caught.value.status, caught.value.codes)
         assert "access is not authorized" in str(caught.value)

@@ -186,7 +186,7 @@ def test_token_replies(fields: dict[str, object], expected: tuple[str, float]) -
 )
 def test_malformed_token_replies(body: bytes) -> None:
     """What is no reply of a token service, or holds a token that is not fit for a header, is refused."""
-    with pytest.raises(MalformedDocument, match="token service's reply"):
+    with pytest.raises(MalformedDocument, match="response of the token service"):
         parse_token_reply(body)
 
 

@@ -81,9 +81,7 @@ def test_headers_without_end_are_given_up(
     shared = transport(peer.url, retry=Retry())
     tracemalloc.start()
     try:
-        with pytest.raises(
-            LimitExceeded, match="the headers of the answer are longer than the limit of 65536"
-        ) as caught:
+        with pytest.raises(LimitExceeded, match="the headers of the response exceed the limit of 65536") as caught:
             ask(shared)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

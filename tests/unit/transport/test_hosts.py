@@ -296,8 +296,8 @@ def test_durations_that_are_none(value: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "place"),
     [
-        ('capabilites = ["pull"]', "capabilites is no setting here"),
-        ('server = "https://x.example"', r"server is no setting here.* it belongs above the first \[table\]"),
+        ('capabilites = ["pull"]', "unknown setting capabilites: "),
+        ('server = "https://x.example"', r"unknown setting server: .* it belongs above the first \[table\]"),
         ("capabilities = []", "capabilities"),
         ('capabilities = "pull"', "capabilities"),
         ('capabilities = ["pull", "fetch"]', "capabilities must be a list of pull, push, referrers, resolve"),
@@ -315,7 +315,7 @@ def test_durations_that_are_none(value: str) -> None:
         ("skip_verify = 1", "skip_verify must be true or false"),
         ("override_path = 0", "override_path must be true or false"),
         ("header = 1", "header must be a table"),
-        ('[host."https://mirror.example".host."https://double.example"]', "host is no setting here"),
+        ('[host."https://mirror.example".host."https://double.example"]', "unknown setting host: "),
     ],
 )
 def test_settings_that_cannot_be(fields: str, place: str) -> None:
@@ -764,7 +764,7 @@ def test_only_a_hosts_name_becomes_part_of_a_path(certs_d: Callable[[str, str], 
 def test_without_a_folder(host: str, base: str) -> None:
     """Without any configuration a host is asked itself, and trusted with everything."""
     plan = Hosts().plan(host)
-    assert [Endpoint(base, why="no hosts folder is configured")] == list(plan.endpoints)
+    assert [Endpoint(base, why="no hosts directory is configured")] == list(plan.endpoints)
     assert (host, None, None) == (plan.host, plan.remote, plan.url)
 
 
@@ -778,7 +778,7 @@ def test_a_plan_explains_itself(certs_d: Callable[[str, str], Path]) -> None:
         "1. http://mirror.example/v2: pull; ns=docker.io; connects within 1.5 s",
         "2. https://registry-1.docker.io/v2: pull, push, referrers, resolve; "
         rf"authority {own}/\x1b.pem; certificates are not verified; headers x-a",
-        "its login may go to https://auth.docker.io too",
+        "its login may also be sent to https://auth.docker.io",
     ] == Hosts(hosts_dir=folder).plan("docker.io").lines()
 
 
@@ -815,7 +815,7 @@ def test_the_argument_the_variable_the_users_folder(
 def test_a_folder_that_is_not_there(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that was named has to be there, when it is named and when a host is looked up; so has a link's end."""
     for missing in (tmp_path / "missing", tmp_path / "missing\0"):
-        with pytest.raises(InvalidConfig, match="no folder that can be read"):
+        with pytest.raises(InvalidConfig, match=r"hosts directory .* cannot be read"):
             Hosts.from_environment(hosts_dir=missing)
     with pytest.raises(InvalidConfig, match="missing"):
         Hosts(hosts_dir=tmp_path / "missing").plan("ghcr.io")
@@ -1018,15 +1018,15 @@ def test_tls_is_1_2_at_least(made: Certificates, ca_file: str | None) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ca": ("empty.pem",)}, "empty.pem holds no certificate authority in PEM form: see /x/hosts.toml"),
-        ({"ca": ("ca.pem", "ca.der")}, "ca.der holds no certificate authority in PEM form"),
-        ({"ca": ("client.key",)}, "client.key holds no certificate authority in PEM form"),
+        ({"ca": ("empty.pem",)}, "empty.pem contains no certificate authority in PEM format; see /x/hosts.toml"),
+        ({"ca": ("ca.pem", "ca.der")}, "ca.der contains no certificate authority in PEM format"),
+        ({"ca": ("client.key",)}, "client.key contains no certificate authority in PEM format"),
         ({"ca": ("missing.pem",)}, r"missing.pem cannot be read \(No such file or directory\): see /x/hosts.toml"),
         ({"client": (("client.pem", None),)}, "client.pem: no client certificate with its key in PEM form"),
         ({"client": (("client.pem", "other.key"),)}, "client.pem and .*other.key: no client certificate with its key"),
         ({"client": (("client.key", "client.key"),)}, "no client certificate with its key in PEM form"),
         ({"client": (("client.pem", "missing.key"),)}, r"client.pem or its key cannot be read \(No such file"),
-        ({"client": (("client.pem", "locked.key"),)}, "locked.key needs a passphrase.*store it without one"),
+        ({"client": (("client.pem", "locked.key"),)}, "locked.key needs a passphrase.*store the key without one"),
         ({"client": (("both.pem", None), ("other.pem", "other.key"))}, "/x/hosts.toml: 2 client certificates"),
     ],
 )

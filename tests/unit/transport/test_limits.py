@@ -115,7 +115,7 @@ def test_no_tls_handshake_in_time(
         hosts = Hosts(proxies={"https": serve(open_tunnel).url} if tunnel else {})
 
         def work() -> None:
-            message = f"^no TLS connection with {host} came about within 1 seconds$"
+            message = f"^TLS with {host} took longer than 1 seconds$"
             with pytest.raises(Unreachable, match=message) as caught:
                 ask(transport(f"https://{host}", hosts=hosts, timeouts=Timeouts(1, 120, 120)))
             assert caught.value.temporary
@@ -174,7 +174,7 @@ def test_a_name_that_is_not_resolved_in_time(transport: MakeTransport, ask: Ask)
     """The connect time-out holds for name servers too, and the message says that it is them."""
 
     def work() -> None:
-        message = r"^the name of silent\.invalid:5000 was not resolved within 1 seconds: check the network$"
+        message = r"^name resolution of silent\.invalid:5000 took longer than 1 seconds; check the network$"
         with pytest.raises(Unreachable, match=message) as caught:
             ask(transport("http://silent.invalid:5000", timeouts=Timeouts(1, 120, 120)))
         assert caught.value.temporary
@@ -202,7 +202,7 @@ def test_a_proxys_name_that_is_not_resolved_in_time(transport: MakeTransport, as
     hosts = Hosts(proxies={"http": "http://user:pl4nted@silent.invalid:3128"})
 
     def work() -> None:
-        message = r"^the name of the proxy http://silent\.invalid:3128 was not resolved within 1 seconds"
+        message = r"^name resolution of the proxy http://silent\.invalid:3128 took longer than 1 seconds"
         with pytest.raises(Unreachable, match=message):
             ask(transport("http://registry.invalid", hosts=hosts, timeouts=Timeouts(1, 120, 120)))
 
@@ -222,7 +222,7 @@ def test_addresses_need_no_thread(serve: Serve, reply: Reply, transport: MakeTra
 def test_a_name_that_cannot_be_one(transport: MakeTransport, ask: Ask) -> None:
     """A label that is empty or too long is a name that nobody knows."""
     for name in ("a..invalid", f"{'a' * 64}.invalid"):
-        with pytest.raises(Unreachable, match=f"no host {name} is known"):
+        with pytest.raises(Unreachable, match=f"host {name} not found"):
             ask(transport(f"http://{name}"))
 
 
@@ -262,7 +262,7 @@ def test_no_byte_in_time(registry: Registry, transport: MakeTransport, ask: Ask,
     registry.fault(Stall(after))
 
     def work() -> None:
-        with pytest.raises(DeadlineExceeded, match="no byte came for 1 seconds") as caught:
+        with pytest.raises(DeadlineExceeded, match="no data arrived for 1 seconds") as caught:
             ask(transport(registry.url, timeouts=Timeouts(120, 1, 120)))
         assert caught.value.seconds == 1
         assert f"{registry.host}{PATH}" in str(caught.value)
@@ -282,7 +282,7 @@ def test_a_stalled_blob_is_given_up(registry: Registry, transport: MakeTransport
         chunks: list[bytes] = []
 
         def work() -> None:
-            with pytest.raises(DeadlineExceeded, match="no byte came for 1 seconds") as caught:
+            with pytest.raises(DeadlineExceeded, match="no data arrived for 1 seconds") as caught:
                 chunks.extend(iter(lambda: answer.read(1 << 20), b""))
             assert (1, True) == (caught.value.seconds, caught.value.temporary)
 
@@ -355,14 +355,14 @@ def test_refused_connections(transport: MakeTransport, ask: Ask) -> None:
     """Where nobody listens, the message says so."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = f"127.0.0.1:{listener.getsockname()[1]}"
-    with pytest.raises(Unreachable, match=f"{host} refuses connections") as caught:
+    with pytest.raises(Unreachable, match=f"connection refused by {host}") as caught:
         ask(transport(f"http://{host}"))
     assert caught.value.url == f"http://{host}{PATH}"
 
 
 def test_unknown_hosts(transport: MakeTransport, ask: Ask) -> None:
     """A name that nobody knows (.invalid is reserved for that, RFC 6761)."""
-    with pytest.raises(Unreachable, match=r"no host registry\.invalid is known"):
+    with pytest.raises(Unreachable, match=r"host registry\.invalid not found"):
         ask(transport("https://registry.invalid"))
 
 
@@ -371,7 +371,7 @@ def test_certificates_that_do_not_convince(
 ) -> None:
     """A certificate of an unknown authority is refused; the message names the option that would allow it."""
     peer = serve(reply(200, RAW), authority.context)
-    with pytest.raises(Unreachable, match=r"certificate of 127\.0\.0\.1:\d+ does not convince .*--cacert"):
+    with pytest.raises(Unreachable, match=r"certificate verification failed for 127\.0\.0\.1:\d+ .*--cacert"):
         ask(transport(peer.url))
     assert peer.asked == []
 
@@ -382,14 +382,14 @@ def test_certificates_for_another_name(
     """A certificate of a known authority for another host is refused as well."""
     peer = serve(reply(200, RAW), authority.context, "127.0.0.2")
     url = peer.url
-    with pytest.raises(Unreachable, match=r"does not convince .*IP address mismatch"):
+    with pytest.raises(Unreachable, match=r"certificate verification failed .*IP address mismatch"):
         ask(transport(url, hosts=Hosts(ca_file=authority.file)))
     assert peer.asked == []
 
 
 def test_tls_with_a_host_that_speaks_none(registry: Registry, transport: MakeTransport, ask: Ask) -> None:
     """A registry without TLS is not spoken to in plain HTTP unless that is allowed; the message says how."""
-    with pytest.raises(Unreachable, match=r"no TLS with 127\.0\.0\.1:\d+ .*--plain-http"):
+    with pytest.raises(Unreachable, match=r"TLS with 127\.0\.0\.1:\d+ failed .*--plain-http"):
         ask(transport(registry.url.replace("http:", "https:")))
     assert registry.requests == []
 
@@ -572,12 +572,12 @@ def error_body(*errors: object) -> bytes:
     [
         (400, RegistryError, "400 Bad Request"),
         (403, Denied, "forbidden"),
-        (404, NotFound, "not there"),
+        (404, NotFound, "not found"),
         (405, RegistryError, "405 Method Not Allowed"),
         (406, RegistryError, "406 Not Acceptable"),
         (416, RegistryError, "Range Not Satisfiable"),
         (418, RegistryError, "418 "),
-        (429, RateLimited, "fewer requests"),
+        (429, RateLimited, "too many requests"),
         (500, RegistryError, "500 Internal Server Error"),
         (502, RegistryError, "502 Bad Gateway"),
         (503, RegistryError, "503 Service Unavailable"),

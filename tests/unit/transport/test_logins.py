@@ -221,7 +221,7 @@ def test_where_a_login_came_from_is_said(registry: Registry, monkeypatch: pytest
 def test_a_refused_password_is_not_sent_again_at_once(basic: Registry) -> None:
     """One that is wrong ends with the registry's refusal: no loop, and no lock-out of the account."""
     remote = connect(basic, "secret", Credentials(username="ann", password="0ld-password"))
-    with pytest.raises(Denied, match="refuses the login from the arguments: log in again") as caught:
+    with pytest.raises(Denied, match="refused the login from the arguments: log in again") as caught:
         remote.fetch("1")
     assert "0ld-password" not in str(caught.value)
     assert [("v2", ""), ("v2", "Basic")] == sent(basic)
@@ -246,10 +246,10 @@ def test_a_refusal_with_a_login_is_final(registry: Registry, pauses: list[float]
 
 
 def test_without_a_login_the_private_is_denied(registry: Registry, basic: Registry) -> None:
-    """The message says that it does not exist or needs a login, and, where a password is wanted, that there is none."""
-    with pytest.raises(Denied, match="does not exist or needs a login"):
+    """The error says that the repository is missing or requires a login, and that none is configured."""
+    with pytest.raises(Denied, match="does not exist or requires a login"):
         connect(registry, "secret", Credentials.anonymous()).fetch("1")
-    with pytest.raises(Denied, match=r"asks for a login \(scheme: basic\), and none is configured"):
+    with pytest.raises(Denied, match=r"requires a login \(scheme: basic\), and none is configured"):
         connect(basic, "secret", Credentials.anonymous()).fetch("1")
     assert [("v2", "")] == sent(basic)
 
@@ -364,8 +364,8 @@ def test_a_token_service_of_another_origin_gets_no_login(
     assert RAW == connect(registry, "public", ANN).fetch("1").read()
     with pytest.raises(Denied) as caught:
         connect(registry, "secret", ANN).fetch("1")
-    assert f"the login from the arguments was not given to {service.url}" in str(caught.value)
-    assert f'write realms = ["{service.url}"] into its hosts.toml' in str(caught.value)
+    assert f"the login from the arguments was not sent to {service.url}" in str(caught.value)
+    assert f'write realms = ["{service.url}"] into the hosts.toml of the registry' in str(caught.value)
     assert str(caught.value).partition("; ")[2] in caplog.text
     assert (2, []) == (service.count(), service.authorizations)
     assert all(text.startswith("Bearer ") for text in registry.authorizations)
@@ -399,7 +399,7 @@ def test_another_name_of_the_same_machine_is_another_origin(registry: Registry) 
     """The same port of a host of another name gets nothing: names are compared, and not addresses."""
     elsewhere = registry.url.replace("127.0.0.1", "localhost")
     registry.fault(Challenge(f'Bearer realm="{elsewhere}/token",service="{{service}}"'), path="/v2/")
-    with pytest.raises(Denied, match=f"was not given to {elsewhere}"):
+    with pytest.raises(Denied, match=f"was not sent to {elsewhere}"):
         connect(registry, "secret", ANN).fetch("1")
     assert [("v2", ""), ("token", ""), ("v2", "Bearer")] == sent(registry)
 
@@ -439,7 +439,7 @@ def test_a_form_is_not_redirected_elsewhere(registry: Registry, code: int) -> No
     with Registry(auth="bearer", logins={"ann": PASSWORD}) as other:
         registry.fault(Redirect(other.url + "/token", code), path="/token")
         identity = registry.identity_token("ann")
-        with pytest.raises(Unsafe, match="redirects a request that holds a login") as caught:
+        with pytest.raises(Unsafe, match="redirects a request with a login") as caught:
             connect(registry, "secret", Credentials(identity_token=identity)).fetch("1")
         assert identity not in str(caught.value)
         assert identity.encode() in registry.requests[1].body

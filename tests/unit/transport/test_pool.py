@@ -156,7 +156,7 @@ def test_a_pause_beyond_the_limit_fails_without_a_request(registry: Registry, pa
         {"retry": Retry(statuses=cast("Any", {503}))},
         {"timeouts": Timeouts(document=20)},
     ):
-        with pytest.raises(RateLimited, match=r"asked for a pause \(429\); try again in (2\d|30) seconds"):
+        with pytest.raises(RateLimited, match=r"requested a pause \(429\); try again in (2\d|30) seconds"):
             connect(registry, "y", **settings).fetch("1")
     assert ([], 1) == (pauses, registry.count())
 

@@ -107,7 +107,7 @@ def test_an_identity_token_is_not_redirected(serve: Serve, reply: Reply, ask: As
     location = reply(307, Location=f"{elsewhere.url}/token")
     service = serve(lambda _, stream: stream.sendall(location))  # the connection ends, as its body is not read
     registry = guarded(serve, reply, {"/v2/": f"{service.url}/token"})
-    with pytest.raises(Unsafe, match="redirects a request that holds a login"):
+    with pytest.raises(Unsafe, match="redirects a request with a login"):
         ask(made(registry.url, Login(identity_token="planted", source="the test"), service.url))
     assert (["POST"], []) == ([asked.method for asked in service.asked], elsewhere.asked)
 

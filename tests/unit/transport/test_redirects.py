@@ -179,7 +179,7 @@ def test_redirects_to_what_is_no_url_are_refused(
 ) -> None:
     """A Location must be an http(s) URL without a password."""
     peer = serve(reply(307, Location=location))
-    with pytest.raises(Unsafe, match="no http") as caught:
+    with pytest.raises(Unsafe, match="invalid URL, expected http") as caught:
         ask(transport(peer.url))
     assert "planted" not in str(caught.value)
     assert len(peer.asked) == 1
@@ -189,7 +189,7 @@ def test_a_redirect_without_a_location_is_refused(
     serve: Serve, reply: Reply, transport: MakeTransport, ask: Ask
 ) -> None:
     """There is nowhere to go."""
-    with pytest.raises(Unsafe, match="redirects to something that is no http"):
+    with pytest.raises(Unsafe, match="redirects to an invalid URL, expected http"):
         ask(transport(serve(reply(307)).url))
 
 

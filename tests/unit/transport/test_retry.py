@@ -219,7 +219,7 @@ def test_refused_connections_are_final(pauses: list[float]) -> None:
     """Where nobody listens, nobody will in a second: the error comes at once."""
     with Registry() as registry:
         pass
-    with pytest.raises(Unreachable, match="refuses connections") as caught:
+    with pytest.raises(Unreachable, match="connection refused by") as caught:
         get_document(connect(registry))
     assert ([], False) == (pauses, caught.value.temporary)
 
@@ -493,7 +493,7 @@ def test_long_waits_are_told(registry: Registry, caplog: pytest.LogCaptureFixtur
     registry.fault(Status(429, headers={"Retry-After": seconds}), times=1)
     assert RAW == get_document(connect(registry, timeouts=Timeouts(5, 5, 60)))
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert ([f"waiting {seconds} seconds before the next try"] if is_told else []) == [
+    assert ([f"waiting {seconds} seconds before the next attempt"] if is_told else []) == [
         text.partition(":")[0] for text in told
     ]
 
