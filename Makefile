@@ -69,8 +69,9 @@ lint: $(TOOLS)  ## ruff: rules and format
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 
-types: $(TOOLS)  ## mypy, strict
+types: $(TOOLS)  ## mypy, strict; and the examples of the documentation, by mypy and pyright (needs node)
 	$(BIN)/python -m mypy
+	$(BIN)/python .ci/examples.py
 
 docs: $(TOOLS)  ## the documentation, as HTML in docs/_build
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build

@@ -1,7 +1,8 @@
-"""A user's script, held against the types that distsdk ships: mypy reads it, nobody runs it."""
+"""A user's script and plug-in, checked against the types that distsdk ships; it never runs."""
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import assert_type
@@ -30,7 +31,19 @@ with blob.open(strict=True) as reader:
     assert_type(reader.read(10), bytes)
     assert_type(reader.seek(-1024, 2), int)
 
-# An object in every form that is taken.
+# The other methods of a remote.
+assert_type(remote.resolve("7", "platform:linux/arm64"), distsdk.Descriptor)
+assert_type(remote.manifest("7"), distsdk.Manifest)
+assert_type(remote.index("7"), distsdk.Index)
+assert_type(list(remote.tags()), list[str])
+assert_type(list(remote.catalog()), list[str])
+for referrer in remote.referrers(blob.digest, artifact_type="application/spdx+json"):
+    assert_type(referrer, distsdk.Descriptor)
+assert_type(remote.fetcher, distsdk.Fetcher)
+if isinstance(remote.fetcher, distsdk.Pushable):
+    assert_type(remote.fetcher.push_document(b"{}", distsdk.media_types.OCI_MANIFEST, tag="1"), distsdk.Descriptor)
+
+# An object in every accepted form.
 for wanted in ("7", blob.digest, blob.descriptor, distsdk.Object.parse("7")):
     remote.fetch(wanted)
 
@@ -66,6 +79,43 @@ pickle.dumps(manifest)
 
 with distsdk.replay(Path("cassettes")):
     distsdk.connect("redis")
+
+
+# A plug-in: `locator` and `fetch` are all that it implements.
+class Bytes:
+    """The bytes behind a blob of the plug-in."""
+
+    def open(self, offset: int, end: int | None) -> distsdk.ByteStream:
+        """Open the bytes from `offset` to `end`."""
+        return io.BytesIO(b"hello"[offset:end])
+
+    def stat(self) -> distsdk.Stat:
+        """Return the size."""
+        return distsdk.Stat(5)
+
+
+class Mirror:
+    """A fetcher, checked without a base class."""
+
+    def __init__(self, locator: distsdk.Locator, settings: distsdk.Settings) -> None:
+        self._locator = locator
+
+    @property
+    def locator(self) -> distsdk.Locator:
+        """The repository."""
+        return self._locator
+
+    def fetch(
+        self, object: str | distsdk.Object | distsdk.Digest | distsdk.Descriptor, *hints: str | distsdk.Hint
+    ) -> distsdk.Blob:
+        """Return the blob."""
+        request = distsdk.FetchRequest.read(object, hints)
+        assert_type(request, distsdk.FetchRequest)
+        return distsdk.Blob(Bytes(), distsdk.Digest.of(b"hello"))
+
+
+mirror: distsdk.Fetcher = Mirror(remote.locator, distsdk.Settings.of("mirror.example"))
+assert_type(distsdk.Remote(mirror).manifest("7"), distsdk.Manifest)
 
 # What must not pass: mypy says so by finding each of these ignores needed.
 remote.fetch(7)  # type: ignore[arg-type]
