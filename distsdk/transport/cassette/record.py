@@ -1,10 +1,10 @@
-"""Recording cassettes: what a registry says, kept to be said again, without what is secret.
+"""Record the responses of registries in cassettes, without secrets, so that `replay` can play them.
 
-What is kept of an exchange is listed here, for `record` and for whoever records with vcrpy: the headers that mean
-something to a client, and the parameters of a query that name something. All others may be secrets, or change from one
-recording to the next. Bodies that are long or binary become files of their own, named by their SHA-256.
+This module lists the headers and query parameters that a cassette keeps, for `record` and for recordings by vcrpy:
+those that a client reads. All others may be secrets, or differ between recordings. Long or binary bodies are stored in
+files named by their SHA-256.
 
-A cassette holds what was read and no more: the part of a layer that nobody asked for cannot be played.
+A cassette contains only content that was read: other parts of a layer cannot be played.
 """
 
 from __future__ import annotations
@@ -77,20 +77,20 @@ _active: ContextVar[Recorder | None] = ContextVar("distsdk_record", default=None
 
 @contextlib.contextmanager
 def record(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Write a cassette of what the remotes that are connected inside the ``with`` block ask and are told.
+    """Record the requests of remotes connected inside the ``with`` block, with their responses, in a cassette.
 
-    It is written when the block ends, also by an error, in one piece: what was there before is replaced then. Logins,
-    tokens, cookies and signatures of URLs are not in it, nor is what no client needs; what the registry serves is, so
-    that a cassette of a private image holds private content. `replay` plays it. Any number of threads may ask. Inside a
-    `replay` block it records what is played.
+    The cassette is written when the block ends, even by an error, and replaces an earlier one atomically. Logins,
+    tokens, cookies, signatures of URLs and headers that no client reads are left out. Content is recorded, so that a
+    cassette of a private image contains private content. `replay` plays the cassette. Threads may share the block.
+    Inside a `replay` block, the played responses are recorded.
 
     Args:
-        path: The cassette, which ends in ``.yaml``; or a folder for it, in which it is ``cassette.yaml``. Bodies that
-            are long or binary go into a folder ``bodies`` beside the cassette.
+        path: The cassette, ending in ``.yaml``; or a directory, in which it is named ``cassette.yaml``. Long or binary
+            bodies are stored in the directory ``bodies`` next to the cassette.
 
     Raises:
         MissingExtra: PyYAML is not installed.
-        OSError: It cannot be written there.
+        OSError: The cassette cannot be written.
 
     Examples:
         >>> with distsdk.record("recorded/redis"):
@@ -198,10 +198,10 @@ class Recorder:
         url = request.url or ""
         method = request.method or ""
         if method == "POST" and request.headers.get("Content-Type") == "application/x-www-form-urlencoded":
-            # With which login a token was asked for is nobody's business: a cassette is played without one, and asks
-            # in the other way: https://distribution.github.io/distribution/spec/auth/token/
+            # Record a token request with a login as the GET that replay, which has no login, will send:
+            # https://distribution.github.io/distribution/spec/auth/token/
             if response.status_code != 200:
-                return None  # it was then asked in that way
+                return None  # a GET followed
             form = parse_qs(request.body.decode() if isinstance(request.body, bytes) else request.body)
             pairs = [("service", name) for name in form.get("service", [])]
             pairs += [("scope", scope) for scopes in form.get("scope", []) for scope in scopes.split()]

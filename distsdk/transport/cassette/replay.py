@@ -1,12 +1,12 @@
-"""Playing cassettes: what a registry once said, said again without network.
+"""Play cassettes: answer requests with recorded responses, without a network.
 
-A cassette is the YAML file that vcrpy writes. A body may lie in a file of its own, which `body.file` names relative to
-the cassette: in the cassette's folder, or in the folder ``bodies`` beside that one, and nowhere else, as cassettes come
-from others. Unlike vcrpy, this plays to any number of threads and streams bodies from their files.
+A cassette is a YAML file as vcrpy writes it. `body.file` may name a file with the body, relative to the cassette: in
+the cassette's directory, or in the directory ``bodies`` next to that one, and nowhere else, since cassettes may be
+untrusted. Unlike vcrpy, this module serves any number of threads and streams bodies from their files.
 
-A request that was recorded gets its own answer. What was not, but follows from what was, is answered too: a part of a
-body of which all was read, or the parts it consists of; the headers of what was read; and where a part is said to be,
-if that is another host. What is read of a blob depends on the speed of a network, which a cassette has not.
+A recorded request gets its recorded response. Other requests are answered if the response follows from recorded ones: a
+range of recorded bytes, the headers of a recorded GET, or a recorded redirect of another range. The ranges in which a
+blob is read depend on the speed of the network, so that they differ between recording and replay.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _active: ContextVar[Path | None] = ContextVar("distsdk_replay", default=None)
 
 @contextlib.contextmanager
 def replay(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let every remote that is connected inside the ``with`` block read from cassettes instead of the network.
+    """Answer the requests of remotes connected inside the ``with`` block from cassettes, without the network.
 
     ``DISTSDK_REPLAY`` in the environment does the same for a whole process.
 
     Args:
-        path: A cassette, or a folder: then every ``*.yaml`` below it.
+        path: A cassette, or a directory with cassettes, ``*.yaml``, at any depth.
 
     Raises:
-        InvalidConfig: There is no cassette there, or it is none.
+        InvalidConfig: No cassette was found, or one is invalid.
         MissingExtra: PyYAML is not installed.
 
     Examples:
@@ -84,7 +84,7 @@ def active_session() -> requests.Session | None:
 
 @frozen
 class _Key:
-    """What tells one request from another. Who asked, with which token, does not."""
+    """The parts of a request that select the recorded response; the token is not among them."""
 
     method: str
     url: str
@@ -94,7 +94,7 @@ class _Key:
 
 @frozen
 class _RecordedResponse:
-    """An answer as it was recorded."""
+    """A recorded response."""
 
     status: int
     reason: str
@@ -103,29 +103,29 @@ class _RecordedResponse:
 
     @property
     def stored(self) -> int:
-        """Bytes of the body that are there; fewer than its length where it was left, or broke."""
+        """Number of recorded bytes of the body; less than `length` if it was not read to its end."""
         if isinstance(self.body, bytes):
             return len(self.body)
-        with contextlib.suppress(OSError):  # which `open` tells
+        with contextlib.suppress(OSError):  # reported by `open`
             return self.body.stat().st_size
         return 0
 
     @property
     def length(self) -> int | None:
-        """The ``Content-Length``, None where there is none."""
+        """The ``Content-Length``; None if it is missing or invalid."""
         text = self.header("Content-Length")
         return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """Where the body begins in the whole, and the length of that; None where this is no such body."""
+        """Offset of the body in the whole content, and the size of that; None for a response without content."""
         if self.status == 200:
             return (0, self.stored if self.length is None else self.length)
         part = re.fullmatch("bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", self.header("Content-Range"))
         return (int(part[1]), int(part[2])) if self.status == 206 and part else None
 
     def header(self, name: str) -> str:
-        """Return the value of a header, "" where there is none."""
+        """Return the value of a header, "" if it is missing."""
         return next((value for own, value in self.headers if own.lower() == name.lower()), "")
 
     def open(self, offset: int = 0) -> io.BufferedIOBase:
@@ -143,7 +143,7 @@ class _RecordedResponse:
 
 @frozen
 class _Piece:
-    """Bytes of a body that one answer holds: so many, from an offset in what it stored."""
+    """A range of the recorded bytes of one response."""
 
     response: _RecordedResponse
     offset: int
@@ -151,7 +151,7 @@ class _Piece:
 
 
 class _JoinedPieces(io.RawIOBase):
-    """Pieces, one after the other; each is opened when it is come to."""
+    """Concatenated pieces; each is opened when it is reached."""
 
     def __init__(self, pieces: list[_Piece]) -> None:
         super().__init__()
@@ -179,10 +179,10 @@ class _JoinedPieces(io.RawIOBase):
 
 
 class CassetteAdapter(requests.adapters.BaseAdapter):
-    """Answers the requests of a session from cassettes.
+    """Answer the requests of a session from cassettes.
 
-    The answers to one request are given in the order they were recorded, the last one again and again. Requests with
-    a token and without one are told apart, so that a recorded challenge is met where it was met.
+    The responses to one request are played in recorded order, and the last one repeatedly. Requests with and without a
+    token are distinguished, so that recorded challenges are replayed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -223,15 +223,15 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         return response
 
     def _recorded_for(self, key: _Key, authorized: bool) -> tuple[tuple[_Key, bool], list[_RecordedResponse]] | None:
-        """Return what was said to a request, with a token or without; whether there was one counts where both were."""
+        """Return the responses to a request; those recorded with a token are preferred if the request has one."""
         for entry in ((key, authorized), (key, not authorized)):
             if responses := self._responses.get(entry):
                 return entry, responses
         return None
 
     def _find_recorded(self, key: _Key, authorized: bool) -> tuple[_RecordedResponse, io.BufferedIOBase] | None:
-        """Return the answer to what was recorded."""
-        # What a recorder left out of a URL, a caller who was not told it by the cassette may still ask with.
+        """Return the recorded response to a request, and its body."""
+        # A caller's URL may have parameters that the recorder left out.
         found = self._recorded_for(key, authorized) or self._recorded_for(
             evolve(key, url=scrub_url(key.url)), authorized
         )
@@ -249,7 +249,7 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         return response, response.open()
 
     def _derive(self, key: _Key, authorized: bool) -> tuple[_RecordedResponse, io.BufferedIOBase] | None:
-        """Return the answer to a request that was not recorded, where it follows from what was said to a GET."""
+        """Return the response to a request that was not recorded, if it follows from the responses to a GET."""
         if key.method not in {"GET", "HEAD"}:
             return None
         similar = self._same_url(key, authorized)
@@ -257,14 +257,14 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         if len(spans) == 1:
             [(size, like)] = spans.items()
             return self._part(key, authorized, like, size)
-        # Where the bytes are, who may have them, and that there are none, does not depend on which are asked for.
+        # Redirects, denials and 404 do not depend on the requested range.
         elsewhere = [response for response in similar if 300 <= response.status < 405]
         return (elsewhere[-1], elsewhere[-1].open()) if elsewhere and not spans else None
 
     def _part(
         self, key: _Key, authorized: bool, like: _RecordedResponse, size: int
     ) -> tuple[_RecordedResponse, io.BufferedIOBase] | None:
-        """Return what was asked for of a body of ``size`` bytes, if all of that was recorded."""
+        """Return the requested range of a body of ``size`` bytes, if all of it was recorded."""
         start, end = 0, size
         if key.range:
             match = re.fullmatch("bytes=([0-9]{0,18})-([0-9]{0,18})", key.range)
@@ -288,7 +288,7 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         return response, io.BufferedReader(_JoinedPieces(pieces))
 
     def _same_url(self, key: _Key, authorized: bool) -> list[_RecordedResponse]:
-        """Return what was said to a GET of a URL, whatever range was asked for; first, to who had a token, too."""
+        """Return the responses to a GET of a URL, of any range; first those with or without a token as the request."""
         at = self._by_url.get((scrub_url(key.url), key.accept), [])
         alike = sorted(at, key=lambda entry: entry[1] != authorized)
         return [response for entry in alike for response in self._responses[entry]]
@@ -317,7 +317,7 @@ class CassetteAdapter(requests.adapters.BaseAdapter):
         raise Unreachable(f"{message} ({'; '.join(details)})" if details else message, url=key.url)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the adapter holds no resources."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self._path,))
