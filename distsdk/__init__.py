@@ -1,4 +1,4 @@
-"""Container registries as something you read: name a thing, get a lazy, verified object.
+"""Read container registries: name an image, a manifest or a blob and get a lazy, verified object.
 
 Public is what this module, `distsdk.testing` and `distsdk.fsspec` export. Every other module path may change.
 """

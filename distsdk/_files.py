@@ -1,4 +1,4 @@
-"""Private files: partial downloads, locks, and atomic replacement."""
+"""Private files: opened without following links, checked for their owner, and renamed into place once on disk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,49 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+#: Flags of `os.open` for private files: refuse a symbolic link, close on exec, do not wait for a pipe's other end, do
+#: not translate line ends. Each system has some of them.
+NO_FOLLOW = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
+
+
+def open_private(path: Path, flags: int, permissions: int = 0o666) -> io.FileIO:
+    """Open a file unbuffered, without following a link at its name.
+
+    Args:
+        path: The file.
+        flags: As for `os.open`; `NO_FOLLOW` is added.
+        permissions: Of a new file, before the umask is applied.
+
+    Raises:
+        OSError: The file cannot be opened, or is a symbolic link.
+    """
+    mode = "rb" if flags & (os.O_WRONLY | os.O_RDWR) == os.O_RDONLY else "wb" if flags & os.O_WRONLY else "r+b"
+    return io.FileIO(os.open(path, flags | NO_FOLLOW, permissions), mode)
+
+
+def is_own_file(found: os.stat_result) -> bool:
+    """Return whether this is a regular file of this user, with one name: no other user can write to it by another.
+
+    Args:
+        found: From `os.fstat` of the open file. Where there are no users (Windows), only the kind is checked.
+    """
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    return not hasattr(os, "geteuid") or (found.st_nlink, found.st_uid) == (1, os.geteuid())
+
 
 @contextlib.contextmanager
 def part_of(target: Path, key: str, *, kept: bool) -> Iterator[io.FileIO]:
-    """Yield a file beside ``target`` that takes its name, synchronised to disk, when the block ends well.
+    """Yield a file next to ``target``. When the block ends well, synchronise it to disk and rename it to ``target``.
 
     Args:
-        target: Where it goes.
-        key: Names the content, so that another run resumes the same file.
-        kept: Whether it is to be there again the next time if the block does not end well. Then it may hold something
-            already. Bytes that did not match are never kept.
+        target: The path of the finished file; an existing file is replaced.
+        key: Identifies the content: another run with the same key and target resumes the same file.
+        kept: Keep the file when the block fails, and yield the one that an earlier run kept. Bytes that failed
+            verification are never kept. Ignored where `_lock` returns None.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     path = target.with_name(_part_name(target.name, key))
     file = _lock(path) if kept else None
@@ -37,8 +70,8 @@ def part_of(target: Path, key: str, *, kept: bool) -> Iterator[io.FileIO]:
             yield file
             os.fsync(file.fileno())
             if not kept:
-                file.close()  # Windows renames no open file
-            path.replace(target)  # with the lock, where there is one
+                file.close()  # Windows cannot rename an open file
+            path.replace(target)  # under the lock, if there is one
         except BaseException as error:
             if not kept:
                 file.close()
@@ -50,24 +83,24 @@ def part_of(target: Path, key: str, *, kept: bool) -> Iterator[io.FileIO]:
 
 
 def _part_name(name: str, key: str) -> str:
-    """Return what an unfinished file is called: after the one it is to become, within the 255 bytes of a name."""
+    """Return the name of an unfinished file: the finished one's, cut so that the whole has at most 255 bytes."""
     tail = f".{key}.part"
     return "." + os.fsencode(name)[: 254 - len(tail)].decode("utf-8", "ignore") + tail
 
 
 def _lock(path: Path) -> io.FileIO | None:
-    """Open an unfinished file, or begin one, for this process alone.
+    """Open or create an unfinished file and lock it for this process.
 
-    None where that cannot be had: somebody else is at it; it is a link, or no file, or another user's, who could change
-    it when it was verified; the system has no such locks. Nobody waits: who has the lock may be stopped for good.
+    Return None if another process holds the lock, if the system has no such locks (Windows), or if the path is a link,
+    not a regular file, or a file that another user could change after verification. Never wait for the lock: its holder
+    may be a stopped process.
     """
     if sys.platform == "win32":
         return None
     import fcntl
 
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = io.FileIO(os.open(path, flags, 0o666), "r+b")
+        file = open_private(path, os.O_RDWR | os.O_CREAT)
     except OSError:
         return None
     try:
@@ -76,17 +109,20 @@ def _lock(path: Path) -> io.FileIO | None:
     except OSError:
         file.close()
         return None
-    # Who had the lock before may have renamed or removed it.
-    same = os.path.samestat(opened, named)
-    if same and stat.S_ISREG(opened.st_mode) and (opened.st_nlink, opened.st_uid) == (1, os.geteuid()):
+    # The previous holder of the lock may have renamed or removed the file.
+    if os.path.samestat(opened, named) and is_own_file(opened):
         return file
     file.close()
     return None
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a renaming to disk, on systems where one can."""
-    with contextlib.suppress(OSError):  # not every file system can, and the file itself is there
+    """Write a directory's entries to disk, so that a rename in it survives a power failure; best effort.
+
+    Args:
+        folder: The directory.
+    """
+    with contextlib.suppress(OSError):  # some file systems cannot, and the file itself is on disk
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -95,7 +131,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_all(file: io.RawIOBase, data: bytes) -> None:
-    """Write all of ``data`` to an unbuffered file, which may take it in parts."""
+    """Write all of ``data`` to an unbuffered file, whose `write` may accept fewer bytes than it was given.
+
+    Args:
+        file: Open for writing.
+        data: The bytes.
+    """
     view = memoryview(data)
     while view:
         view = view[file.write(view) or 0 :]

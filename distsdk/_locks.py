@@ -1,4 +1,4 @@
-"""A lock that a forked child finds free."""
+"""A lock that is free in a forked child."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from weakref import WeakSet
 
 
 class ForkSafeLock:
-    """A lock that its thread may take again. In a forked child it is free: whoever held it stayed with the parent.
+    """A re-entrant lock that is free in a forked child, where the thread that held it does not exist.
 
-    What it guards has to be right at each moment, or be made anew by who finds it half done.
+    The guarded state must be consistent at each moment, since the fork may happen while the lock is held.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,4 @@
-"""How values show themselves: a table in a notebook, an indented call to rich, and lists of them as well.
-
-A look costs nothing: neither asks for anything that is not known yet.
-"""
+"""Notebook and rich representations of values and of lists of values. Neither sends a request."""
 
 from __future__ import annotations
 
@@ -15,11 +12,11 @@ T = TypeVar("T")
 
 
 class Displayed:
-    """Shows what it knows of itself."""
+    """Base class of values with a representation for notebooks and for rich."""
 
     __slots__ = ()
 
-    #: Attributes that are worth a look and cost none, of a class whose fields attrs does not know.
+    #: Attributes to show of a class without attrs fields; reading them must not send a request.
     _repr_fields: ClassVar[tuple[str, ...]] = ()
 
     def _repr_html_(self) -> str:
@@ -28,12 +25,12 @@ class Displayed:
         return show(self)
 
     def __rich_repr__(self) -> Iterator[Any]:
-        """Yield names and values, as rich asks for them: https://rich.readthedocs.io/en/stable/pretty.html."""
+        """Yield names and values, for rich: https://rich.readthedocs.io/en/stable/pretty.html."""
         return facts(self)
 
 
 class DisplayedAsText(Displayed):
-    """Shows itself as the text that it was parsed from."""
+    """Base class of values that are represented by the text they were parsed from."""
 
     __slots__ = ()
 
@@ -43,7 +40,7 @@ class DisplayedAsText(Displayed):
 
 
 class Rows(list[T]):
-    """A list that is a table in a notebook."""
+    """A list that a notebook shows as a table."""
 
     def _repr_html_(self) -> str:
         from distsdk.display.html import rows
@@ -52,7 +49,7 @@ class Rows(list[T]):
 
 
 class FixedRows(tuple[T, ...]):
-    """A tuple that is a table in a notebook."""
+    """A tuple that a notebook shows as a table."""
 
     __slots__ = ()
 
@@ -72,9 +69,12 @@ class NamedRows(dict[str, T]):
 
 
 def facts(value: object) -> Iterator[tuple[str, object]]:
-    """Yield the names and values that a value displays: the fields in its repr, or `Displayed._repr_fields`.
+    """Yield the names and values of the fields that a value shows.
 
-    What its repr hides is hidden here, and so are documents as they came, which the other fields are read from.
+    Left out are fields that its repr hides, and the raw documents that other fields were parsed from.
+
+    Args:
+        value: An object with `Displayed._repr_fields` or attrs fields; another one has none.
     """
     fields: tuple[Any, ...] = getattr(type(value), "__attrs_attrs__", ())
     for name in getattr(value, "_repr_fields", ()):

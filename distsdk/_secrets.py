@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 _SHOWN_QUERY = frozenset({"account", "client_id", "digest", "last", "n", "ns", "scope", "service"})
 
 
-#: Characters of a URL that are shown.
+#: Characters of a URL to show at most.
 _LONGEST_URL = 1000
 
 
-#: Put in the place of a secret.
+#: Replaces a secret.
 HIDDEN = "REDACTED"
 
 
-#: Characters of a secret that could not be an ordinary word: with a digit in it, and without.
+#: Characters from which a secret is masked, with a digit in it and without one: shorter ones may be ordinary words.
 _SHORT_SECRET, _LONG_SECRET = 8, 16
 
 
-#: Secrets to be masked, in lower case, and how many of them are remembered: tokens are renewed.
+#: Secrets to mask, in lower case, oldest first, and how many are kept at most: tokens are renewed.
 _hidden: dict[str, None] = {}
 
 
 _MOST_HIDDEN = 1024
 
 
-#: Letters and digits of a segment that may be random.
+#: Letters and digits from which a segment may be a random token.
 _RANDOM = 20
 
 
@@ -45,7 +45,7 @@ _HEX = re.compile("[0-9a-fA-F-]{32,}")
 _RUN = re.compile("[a-z]+|[A-Z]+|[0-9]+")
 
 
-#: Characters of the folders between an algorithm and a digest: ``sha256/ab/ab12…``.
+#: Characters of a directory name between algorithm and digest: ``sha256/ab/ab12…``.
 _SHARD = 2
 
 
@@ -64,10 +64,14 @@ _URL = re.compile(r"(?:https?:/|(?<![^\s\"'(=]))/[^\s\"'<>\\]*[^\s\"'<>\\.,:;)]"
 
 
 def redact(url: str) -> str:
-    """Return ``url`` fit to be shown: not too long, without user and password, and without what may be a signature."""
+    """Return ``url`` without user, password and possible signatures, escaped and cut, safe to show.
+
+    Args:
+        url: Any URL; a malformed one is not shown at all.
+    """
     try:
         parts = urlsplit(url)
-        _ = parts.port  # a password with a slash in it looks like a port that is none
+        _ = parts.port  # raises if a slash in the password makes a part of it the port
     except ValueError:
         return "<malformed URL>"
     host = parts.netloc.rpartition("@")[2]
@@ -85,14 +89,14 @@ def _redact_pair(pair: str) -> str:
 
 
 def replace_signatures(path: str, replaced: Callable[[str], str]) -> str:
-    """Return the path of a URL with those segments replaced that look like signatures or tokens.
+    """Replace the segments of a URL's path that look like signatures or tokens.
 
-    Those are segments of random letters and digits, and the values of parameters. Digests stay, and so do the paths of
-    the distribution API, whose tags may look random.
+    These are segments of random letters and digits, and segments with a parameter's value. Digests are kept, and so
+    are the paths of the distribution API, whose tags may look random.
 
     Args:
         path: As in a URL.
-        replaced: Called with each such segment; returns what takes its place.
+        replaced: Called with each such segment; returns its replacement.
     """
     if _API_PATH.fullmatch(path):
         return path
@@ -114,15 +118,18 @@ def _is_signature(segment: str, before: str) -> bool:
     if _HEX.fullmatch(text) and any(c.isdigit() for c in text):
         return True
     count = sum(c.isascii() and c.isalnum() for c in text)
-    # Names change between lower case, upper case and digits at most every third character; random text does so more.
+    # Names change between lower case, upper case and digits at most every third character; random text more often.
     return count >= _RANDOM and 3 * len(_RUN.findall(text)) > count
 
 
 def hide(*secrets: str) -> None:
-    """Mask secrets in the messages, shown URLs, logs and cassettes of this process from now on.
+    """Mask secrets in later messages, shown URLs, logs and cassettes of this process, since servers repeat them.
 
-    Servers repeat what they were sent. Secrets that could be ordinary words are not masked: those of fewer than 8
-    characters, and those of fewer than 16 without a digit.
+    Secrets that may be ordinary words are not masked: those with fewer than 8 characters, or fewer than 16 without a
+    digit.
+
+    Args:
+        secrets: Passwords and tokens, as they are sent.
     """
     for secret in secrets:
         for form in {secret.lower(), quote(secret, safe="").lower()}:
@@ -134,7 +141,11 @@ def hide(*secrets: str) -> None:
 
 
 def masked(text: str) -> str:
-    """Return ``text`` with the secrets that `hide` was given masked, in any case, cut off or percent-encoded."""
+    """Mask the secrets passed to `hide`, in upper or lower case, truncated or percent-encoded.
+
+    Args:
+        text: Any text.
+    """
     low = _lower(text)
     for start in {secret[:_LONG_SECRET] for secret in list(_hidden)}:
         while (at := low.find(start)) >= 0:
@@ -146,17 +157,21 @@ def masked(text: str) -> str:
 
 
 def _common(text: str, at: int, form: str) -> int:
-    """Return how many characters of a secret there are in a text, from an offset on."""
+    """Return how many leading characters of a secret the text has at an offset."""
     pairs = enumerate(zip(text[at : at + len(form)], form, strict=False))
     return next((number for number, (one, other) in pairs if one != other), min(len(form), len(text) - at))
 
 
 def _lower(text: str) -> str:
-    """Return ``text`` in lower case, character by character: a few have two in lower case."""
+    """Return ``text`` in lower case with unchanged length: a few characters have two in lower case."""
     low = text.lower()
     return low if len(low) == len(text) else "".join(c.lower()[:1] for c in text)
 
 
 def without_secrets(text: str) -> str:
-    """Return the words of a server with its URLs redacted and secrets masked."""
+    """Return ``text`` with its URLs redacted and its secrets masked.
+
+    Args:
+        text: As a server sent it.
+    """
     return masked(_URL.sub(lambda url: redact(url[0]), text))

@@ -1,25 +1,39 @@
-"""How values are worded in messages and in one-line reprs: short, and safe to print."""
+"""Text of values in messages and one-line reprs: short, and safe to print."""
 
 from __future__ import annotations
 
 import math
 
-#: Characters of foreign text that a message or a repr shows.
+#: Characters of foreign text to show at most in a message or a repr.
 _SHOWN = 80
 
 
 def quoted(text: str, limit: int = _SHOWN) -> str:
-    """Return ``text`` in quotes, escaped for a terminal, and cut after ``limit`` characters."""
+    """Return ``text`` in quotes, escaped for a terminal.
+
+    Args:
+        text: Any text.
+        limit: Characters after which it is cut.
+    """
     return f"'{shortened(text, limit)}'"
 
 
 def shortened(text: str, limit: int = _SHOWN) -> str:
-    """Return ``text`` escaped for a terminal, and cut after ``limit`` characters."""
+    """Return ``text`` escaped for a terminal.
+
+    Args:
+        text: Any text.
+        limit: Characters after which it is cut.
+    """
     return printable(text) if len(text) <= limit else printable(text[:limit]) + "…"
 
 
 def human_size(size: int) -> str:
-    """Return a number of bytes for people, in binary units: ``1,783 bytes``, ``74.3 MiB``."""
+    """Return a size in binary units: ``1,783 bytes``, ``74.3 MiB``.
+
+    Args:
+        size: In bytes.
+    """
     if size < 10_000:
         return "1 byte" if size == 1 else f"{size:,} bytes"
     amount = float(size)
@@ -31,7 +45,11 @@ def human_size(size: int) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """Return a span of time for people, rounded up: ``45 seconds``, ``20 minutes``, ``3 hours``, ``1,157 days``."""
+    """Return a duration, rounded up: ``45 seconds``, ``20 minutes``, ``3 hours``, ``1,157 days``.
+
+    Args:
+        seconds: The duration.
+    """
     for unit, length, most in (("second", 1, 2 * 60), ("minute", 60, 2 * 3600), ("hour", 3600, 2 * 86400)):
         if seconds <= most:
             return counted(math.ceil(seconds / length), unit)
@@ -39,15 +57,23 @@ def human_time(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return ``1 layer`` or ``7 layers``."""
+    """Return a number with its noun: ``1 layer`` or ``7 layers``.
+
+    Args:
+        number: How many.
+        noun: In the singular.
+    """
     return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with everything escaped that a terminal would act on rather than show.
+    """Escape the characters of ``text`` that could control a terminal.
 
-    Control characters, line breaks, bidirectional overrides and lone surrogates are written as Python writes them in a
-    string literal; all other text, letters of any script included, stays as it is.
+    Control characters, line breaks, bidirectional overrides and lone surrogates are written as in a Python string
+    literal. Letters of all scripts are kept.
+
+    Args:
+        text: Any text.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Everything distsdk raises on purpose.
+"""The errors that distsdk raises.
 
 ::
 
@@ -6,26 +6,26 @@
     ├── InvalidReference      (ValueError)       a locator, reference, tag or repository name
     ├── InvalidDigest         (ValueError)
     ├── InvalidHint           (ValueError)
-    ├── InvalidConfig         (ValueError)       a setting, a variable, a file of settings
-    ├── NotFound              (LookupError)      the registry does not have it
-    ├── PlatformNotFound      (LookupError)      the index has nothing for that platform
-    ├── Denied                (PermissionError)  401, 403, or a token service that refuses
-    ├── IntegrityError                           what came is not what was asked for
+    ├── InvalidConfig         (ValueError)       a setting, an environment variable, a configuration file
+    ├── NotFound              (LookupError)      the registry does not have the object
+    ├── PlatformNotFound      (LookupError)      the index has no manifest for the platform
+    ├── Denied                (PermissionError)  401, 403, or refused by a token service
+    ├── IntegrityError                           the content differs from the requested content
     │   ├── DigestMismatch
     │   ├── SizeMismatch
     │   └── MediaTypeMismatch
-    ├── MalformedDocument     (ValueError)       not JSON, or not what its media type says
-    ├── UnsupportedDocument   (ValueError)       well-formed, but of a kind distsdk refuses
-    ├── Unreachable           (ConnectionError)  no connection, or one that broke
-    ├── DeadlineExceeded      (TimeoutError)     too slow
+    ├── MalformedDocument     (ValueError)       not JSON, or contradicts its media type
+    ├── UnsupportedDocument   (ValueError)       well-formed, but of a kind that distsdk refuses
+    ├── Unreachable           (ConnectionError)  the connection failed or broke
+    ├── DeadlineExceeded      (TimeoutError)     a time limit was exceeded
     ├── RateLimited                              429
-    ├── Unsafe                                   refused, since it could do harm
-    ├── LimitExceeded                            larger, deeper or more than a limit allows
-    ├── RegistryError                            any other answer of a registry
+    ├── Unsafe                                   refused, because it could do harm
+    ├── LimitExceeded                            a limit on size, depth or number was exceeded
+    ├── RegistryError                            any other error response of a registry
     └── MissingExtra          (ImportError)      an optional dependency is not installed
 
-Errors carry their data as attributes and can be pickled. Their messages are safe to print: control characters that came
-from elsewhere are escaped, URLs are shown without secrets, and logins and tokens that a server repeats are masked.
+Errors carry their data as attributes and can be pickled. Their messages are safe to print: control characters are
+escaped, URLs are shown without secrets, and credentials that a server repeats are masked.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 
 class DistError(Exception):
-    """The root of everything distsdk raises on purpose.
+    """The base class of the errors that distsdk raises.
 
     Args:
-        message: What happened and what to do about it. Escaped with `printable`, and without known secrets.
+        message: The cause and the remedy. Control characters are escaped and known secrets are masked.
     """
 
     def __init__(self, message: str) -> None:
@@ -53,7 +53,7 @@ class DistError(Exception):
         return (_rebuild, (type(self), str(self), self.__dict__.copy()))
 
     def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        """Yield the message and the data, as rich asks for them."""
+        """Yield the message and the attributes, for rich."""
         yield "message", str(self)
         yield from self.__dict__.items()
 
@@ -76,12 +76,12 @@ def _rebuild(kind: type[DistError], message: str, data: dict[str, object]) -> Di
 
 
 class DistWarning(UserWarning):
-    """Something that distsdk does not fail for, and that the caller probably wants to change.
+    """A warning of a setting or an argument that the caller should change.
 
-    Given through `warnings`, so that a filter for this category silences or raises it.
+    Issued through `warnings`: a filter for this category silences it or raises it as an error.
 
     Args:
-        message: What happened and what to do about it. Escaped with `printable`, and without known secrets.
+        message: The cause and the remedy. Control characters are escaped and known secrets are masked.
     """
 
     def __init__(self, message: str) -> None:
@@ -89,27 +89,27 @@ class DistWarning(UserWarning):
 
 
 class InvalidReference(DistError, ValueError):
-    """A locator, reference, tag or repository name that cannot be one."""
+    """A locator, reference, tag or repository name is malformed."""
 
 
 class InvalidDigest(DistError, ValueError):
-    """Not ``sha256:``, ``sha384:`` or ``sha512:`` followed by as many lower-case hex digits as that algorithm has."""
+    """A digest is not ``sha256:``, ``sha384:`` or ``sha512:`` with 64, 96 or 128 lower-case hex digits."""
 
 
 class InvalidHint(DistError, ValueError):
-    """Not ``kind:value``, or a value that its kind cannot have."""
+    """A hint is not ``kind:value``, or its value is invalid for its kind."""
 
 
 class InvalidConfig(DistError, ValueError):
-    """A setting, an environment variable or a file of settings that cannot be used."""
+    """A setting, an environment variable or a configuration file is invalid."""
 
 
 class NotFound(DistError, LookupError):
-    """What was asked for is not there.
+    """The requested object does not exist.
 
     Attributes:
-        codes: The registry's own error codes, such as ``MANIFEST_UNKNOWN``; empty where there is no registry.
-        detail: The registry's ``detail`` of its errors, as text; empty where there is none.
+        codes: The registry's error codes, such as ``MANIFEST_UNKNOWN``; empty if no registry was asked.
+        detail: The ``detail`` of the registry's errors, as text; empty if absent.
     """
 
     def __init__(self, message: str, *, codes: tuple[str, ...] = (), detail: str = "") -> None:
@@ -122,8 +122,8 @@ class PlatformNotFound(DistError, LookupError):
     """An index has no manifest for the platform.
 
     Attributes:
-        platform: What was asked for, ``os/architecture[/variant]``.
-        available: What the index has, in the same form.
+        platform: The requested platform, ``os/architecture[/variant]``.
+        available: The platforms of the index, in the same form.
     """
 
     def __init__(self, message: str, *, platform: str, available: tuple[str, ...] = ()) -> None:
@@ -133,14 +133,14 @@ class PlatformNotFound(DistError, LookupError):
 
 
 class Denied(DistError, PermissionError):
-    """The registry or its token service refused.
+    """The registry or its token service refused access.
 
-    Docker Hub, and others, answer so for what does not exist too.
+    Docker Hub and other registries also respond so if the repository does not exist.
 
     Attributes:
-        status: The HTTP status, 401 or 403; None where the refusal came without one.
-        codes: The registry's own error codes, such as ``UNAUTHORIZED``.
-        detail: The registry's ``detail`` of its errors, as text; empty where there is none.
+        status: The HTTP status, 401 or 403; None if there was no HTTP response.
+        codes: The registry's error codes, such as ``UNAUTHORIZED``.
+        detail: The ``detail`` of the registry's errors, as text; empty if absent.
     """
 
     def __init__(
@@ -153,14 +153,14 @@ class Denied(DistError, PermissionError):
 
 
 class IntegrityError(DistError):
-    """What came is not what was asked for. Bytes handed out before this error must not be used."""
+    """The content differs from the requested content. Do not use bytes that were returned before this error."""
 
 
 class DigestMismatch(IntegrityError):
-    """The bytes hash to something else.
+    """The bytes have another digest than expected.
 
     Attributes:
-        expected: The digest that was asked for.
+        expected: The requested digest.
         got: The digest of the bytes.
     """
 
@@ -171,11 +171,11 @@ class DigestMismatch(IntegrityError):
 
 
 class SizeMismatch(IntegrityError):
-    """More or fewer bytes than declared.
+    """There are more or fewer bytes than declared.
 
     Attributes:
         expected: The declared size in bytes.
-        got: The bytes that came; where more came than declared, what was seen when reading stopped.
+        got: The received bytes; if they are more than declared, those received when reading stopped.
     """
 
     def __init__(self, message: str, *, expected: int, got: int) -> None:
@@ -185,11 +185,11 @@ class SizeMismatch(IntegrityError):
 
 
 class MediaTypeMismatch(IntegrityError):
-    """The object is there under another media type.
+    """The object has another media type than expected.
 
     Attributes:
         expected: The media types that were hinted or declared.
-        got: The media type that is there.
+        got: The media type of the object.
     """
 
     def __init__(self, message: str, *, expected: tuple[str, ...], got: str) -> None:
@@ -199,14 +199,14 @@ class MediaTypeMismatch(IntegrityError):
 
 
 class MalformedDocument(DistError, ValueError):
-    """Not JSON, or JSON that contradicts its media type or its specification."""
+    """A document is not JSON, or contradicts its media type or its specification."""
 
 
 class UnsupportedDocument(DistError, ValueError):
-    """A document distsdk refuses by name, such as a Docker schema 1 manifest.
+    """A document is of a kind that distsdk refuses, such as a Docker schema 1 manifest.
 
     Attributes:
-        media_type: What it is.
+        media_type: The media type of the document.
     """
 
     def __init__(self, message: str, *, media_type: str) -> None:
@@ -215,11 +215,11 @@ class UnsupportedDocument(DistError, ValueError):
 
 
 class Unreachable(DistError, ConnectionError):
-    """No connection could be made, its certificate did not convince, or it broke.
+    """The connection failed or broke, or certificate verification failed.
 
     Attributes:
-        url: What was asked for, redacted.
-        temporary: Whether the same request may do better the next time: the connection broke, rather than was refused.
+        url: The requested URL, redacted.
+        temporary: Whether a retry of the same request may succeed: the connection broke instead of being refused.
     """
 
     def __init__(self, message: str, *, url: str = "", temporary: bool = False) -> None:
@@ -229,11 +229,11 @@ class Unreachable(DistError, ConnectionError):
 
 
 class DeadlineExceeded(DistError, TimeoutError):
-    """No byte came in time, or the whole took longer than allowed.
+    """No data arrived in time, or the operation took longer than allowed.
 
     Attributes:
         seconds: The limit that was exceeded.
-        temporary: Whether the same request may do better the next time: no byte came, and there is time left.
+        temporary: Whether a retry of the same request may succeed: no data arrived, and there is time left.
     """
 
     def __init__(self, message: str, *, seconds: float, temporary: bool = False) -> None:
@@ -243,12 +243,12 @@ class DeadlineExceeded(DistError, TimeoutError):
 
 
 class RateLimited(DistError):
-    """The registry wants fewer requests (429).
+    """The registry limits the rate of requests (429).
 
     Attributes:
-        retry_after: Seconds to wait as the registry says, or None where it does not say.
-        codes: The registry's own error codes, such as ``TOOMANYREQUESTS``.
-        detail: The registry's ``detail`` of its errors, as text; empty where there is none.
+        retry_after: Seconds to wait before the next request; None if the registry does not say.
+        codes: The registry's error codes, such as ``TOOMANYREQUESTS``.
+        detail: The ``detail`` of the registry's errors, as text; empty if absent.
     """
 
     def __init__(
@@ -261,11 +261,11 @@ class RateLimited(DistError):
 
 
 class Unsafe(DistError):
-    """Refused, since doing it could do harm."""
+    """An operation was refused, because it could do harm."""
 
 
 class LimitExceeded(DistError):
-    """Larger, deeper or more than a limit allows.
+    """A limit on size, depth or number was exceeded.
 
     Attributes:
         limit: The limit, in the unit that the message names.
@@ -277,13 +277,13 @@ class LimitExceeded(DistError):
 
 
 class RegistryError(DistError):
-    """An answer of a registry that no other error describes.
+    """A registry sent an error response that no other error describes.
 
     Attributes:
         status: The HTTP status.
-        codes: The registry's own error codes.
-        retry_after: Seconds to wait as the registry says, or None where it does not say.
-        detail: The registry's ``detail`` of its errors, as text; empty where there is none.
+        codes: The registry's error codes.
+        retry_after: Seconds to wait before the next request; None if the registry does not say.
+        detail: The ``detail`` of the registry's errors, as text; empty if absent.
     """
 
     def __init__(
@@ -306,8 +306,8 @@ class MissingExtra(DistError, ImportError):
     """An optional dependency is not installed.
 
     Args:
-        extra: The extra of distsdk that brings it.
-        what: What needs it.
+        extra: The extra of distsdk that installs it.
+        what: The feature that needs it.
     """
 
     def __init__(self, extra: str, what: str) -> None:

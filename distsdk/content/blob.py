@@ -1,4 +1,4 @@
-"""`Blob`: a lazy, seekable, verifying source of bytes, and `BlobReader`, the file one opens on it."""
+"""`Blob`: lazy content that is verified when it is read."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
     from distsdk.analysis.partitions import Partition
 
-#: Bytes `Blob.read` returns at most unless told otherwise.
+#: Bytes that `Blob.read` returns at most by default.
 READ_LIMIT = 64 * 1024 * 1024
 
 
-#: Bytes of a blob whose stream shows a bar where that is asked for.
+#: Bytes of a blob from which its stream shows a progress bar.
 _WORTH_A_BAR = 1024 * 1024
 
 
 class Blob(Displayed):
-    """The bytes with a certain digest, wherever they are.
+    """Lazy content with a known digest: of a remote, a file or memory.
 
-    An unread blob holds no connection. A blob may be read again, from several threads, and given up in the middle.
-    Every completed whole read has been checked for size and digest.
+    An unread blob holds no connection. A blob may be read several times and from several threads, and a read may be
+    abandoned. Every completed whole read has been checked for size and digest.
 
     Attributes:
-        digest: What the bytes must hash to.
+        digest: The digest of the content.
     """
 
     def __init__(
@@ -49,28 +49,28 @@ class Blob(Displayed):
         """Make a blob; nothing is read.
 
         Args:
-            source: Opens the bytes.
-            digest: What they must hash to.
-            size: In bytes, where it is known; it will be enforced.
-            media_type: Where it is known.
+            source: Opens the content.
+            digest: The expected digest.
+            size: The expected size in bytes, enforced when reading; None if unknown.
+            media_type: None if unknown.
         """
         self.digest = digest
         self._source = source
         self._size = size
-        self._size_told = False  # by the source, which may be wrong
+        self._size_unverified = False  # True if reported by the source, which may be wrong
         self._media_type = media_type
 
     @classmethod
     def from_bytes(cls, data: bytes, *, media_type: str | None = None, digest: Digest | None = None) -> Blob:
-        """Make a blob of bytes that are here.
+        """Make a blob of bytes in memory.
 
         Args:
-            data: The bytes.
-            media_type: What they are.
-            digest: What they must hash to; checked when given, otherwise their SHA-256 is taken.
+            data: The content.
+            media_type: Its media type; ``application/octet-stream`` by default.
+            digest: The expected digest; by default the SHA-256 is computed.
 
         Raises:
-            DigestMismatch: They hash to something else.
+            DigestMismatch: The bytes have another digest.
         """
         own = Digest.of(data, digest.algorithm if digest else "sha256")
         if digest is not None and own != digest:
@@ -79,22 +79,24 @@ class Blob(Displayed):
 
     @property
     def size(self) -> int:
-        """Bytes there are. Costs a request where neither descriptor nor hint told it.
+        """The size in bytes. Costs a request if neither a descriptor nor a hint gave it.
+
+        The size is checked when the content is read: a wrong one raises `SizeMismatch` there.
 
         Raises:
-            SizeMismatch: Never here, but when reading, if it turns out to be another.
+            DistError: As `stream`, if a request is needed.
         """
         if self._size is None:
-            self._ask()
-        if self._size is None:  # the source cannot tell: count
+            self._stat()
+        if self._size is None:  # unknown to the source as well: count
             self._size = sum(map(len, self.stream()))
         return self._size
 
     @property
     def media_type(self) -> str:
-        """What the bytes are; ``application/octet-stream`` where nobody says. May cost a request, as `size`."""
+        """The media type; ``application/octet-stream`` if unknown. May cost a request, as `size`."""
         if self._media_type is None:
-            self._ask()
+            self._stat()
         return self._media_type or OCTET_STREAM
 
     @property
@@ -102,34 +104,34 @@ class Blob(Displayed):
         """Media type, digest and size together. May cost a request, as `size`."""
         return Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
 
-    def _ask(self) -> None:
+    def _stat(self) -> None:
         stat = self._source.stat()
         if self._size is None and stat.size is not None:
-            self._size, self._size_told = stat.size, True
+            self._size, self._size_unverified = stat.size, True
         if self._media_type is None:
             self._media_type = stat.media_type or OCTET_STREAM
 
     def stream(self, *, connections: int | None = None, progress: bool = False) -> Iterator[bytes]:
-        """Yield the bytes as they arrive, from the first to the last.
+        """Yield the bytes in order, as they arrive, in constant memory.
 
-        Memory stays constant. The verdict comes after the last chunk, as an exception or as none: whatever was done
-        with the chunks counts only when the iteration has ended by itself.
+        Verification ends after the last chunk: use the result only if the iteration ended without an exception.
 
         Args:
-            connections: How many at once, from 1 to 64. By default one, and more, up to eight, while it is the network
-                that is waited for and more of them are faster; a blob of less than 32 MiB has one. Several read ranges
-                and hold up to 80 MiB in memory; where the source gives no ranges, one connection goes on alone.
+            connections: Connections to use at once, from 1 to 64. By default one, then up to eight while the reader
+                waits for the network and more connections raise the throughput; one for a blob of less than 32 MiB.
+                Several connections read ranges and hold up to 80 MiB in memory. If the source refuses ranges, a single
+                connection is used.
             progress: Show a bar if stderr is a terminal and the blob has at least 1 MiB. May cost a request, as `size`.
 
         Yields:
-            Chunks of at least one byte and at most `CHUNK_SIZE`, 2 MiB.
+            Chunks of at least one byte and at most 2 MiB.
 
         Raises:
-            DigestMismatch: The bytes hash to something else.
-            SizeMismatch: There are more or fewer than declared; no byte beyond the declared size is handed out.
+            DigestMismatch: The bytes have another digest.
+            SizeMismatch: There are more or fewer bytes than declared. Bytes beyond the declared size are not yielded.
             Unreachable, DeadlineExceeded: The transfer broke or stalled.
-            NotFound, Denied, RateLimited, RegistryError: The registry did not give it.
-            ValueError: At once, for an impossible number of connections.
+            NotFound, Denied, RateLimited, RegistryError: The registry refused the request.
+            ValueError: ``connections`` is out of range; raised before the iteration starts.
         """
         _check_connections(connections)
         return self._stream_once(connections, progress=progress)
@@ -137,7 +139,7 @@ class Blob(Displayed):
     def _stream_once(self, connections: int | None, *, progress: bool) -> Iterator[bytes]:
         verifier = Verifier(self.digest)
         if progress and self._size is None:
-            self._ask()
+            self._stat()
         shown = progress and (self._size is None or self._size >= _WORTH_A_BAR)
         bar = progress_bar(lambda: f"{self.digest}"[:19], lambda: self._size, shown=shown)
         try:
@@ -151,14 +153,14 @@ class Blob(Displayed):
             raise
 
     def read_range(self, start: int, end: int) -> bytes:
-        """Return the bytes from ``start`` up to ``end``, asked for as one closed range. No digest covers them.
+        """Return the bytes from ``start`` up to ``end``, requested as one closed range. They are not verified.
 
         Args:
-            start: The first byte, from 0.
-            end: The byte after the last one; all of them are held in memory.
+            start: Offset of the first byte, from 0.
+            end: Offset after the last byte. The whole range is held in memory.
 
         Raises:
-            SizeMismatch: The source ends before.
+            SizeMismatch: The content ends before ``end``.
             DistError: As `stream`.
         """
         parts: list[bytes] = []
@@ -167,23 +169,23 @@ class Blob(Displayed):
             while left:
                 part = stream.read(left)
                 if not part:
-                    message = f"{self.digest} ended after {end - left} bytes, asked for are those up to {end}"
+                    message = f"{self.digest} ended after {end - left} bytes, expected at least {end}"
                     raise SizeMismatch(message, expected=end, got=end - left)
                 parts.append(part)
                 left -= len(part)
         return b"".join(parts)
 
     def distrust(self) -> bool:
-        """Say that what was read turned out wrong; return whether a second try may bring others, of somebody else."""
-        if self._size_told:
-            self._size, self._size_told = None, False
+        """Report that the content failed verification; return whether another endpoint may supply the right one."""
+        if self._size_unverified:
+            self._size, self._size_unverified = None, False
         distrust = getattr(self._source, "distrust", None)
         return distrust is not None and distrust()
 
     def _stream(self, verifier: Verifier, connections: int | None) -> Generator[bytes, None, None]:
-        """Yield what follows on the bytes that the verifier has seen."""
+        """Yield the bytes after those that the verifier has hashed."""
         if self._size is None and (connections or 1) > 1:
-            self._ask()
+            self._stat()
         verifier.size = self._size
         ranges = Ranges(self._source.open, verifier.count, self._size, connections=connections)
         with contextlib.closing(iter(ranges)) as chunks:
@@ -196,10 +198,10 @@ class Blob(Displayed):
         """Return all bytes, verified.
 
         Args:
-            limit: Bytes that may be held in memory.
+            limit: Bytes to hold in memory at most; 64 MiB by default.
 
         Raises:
-            LimitExceeded: There are more than ``limit``; stream or save it, or raise the limit.
+            LimitExceeded: The blob is larger than ``limit``; use `stream` or `save`, or pass a higher limit.
             DistError: As `stream`.
         """
         if isinstance(self._source, MemorySource) and len(self._source.data) <= limit:
@@ -220,24 +222,30 @@ class Blob(Displayed):
             else:
                 break
         raise LimitExceeded(
-            f"{self.digest} is larger than the limit of {limit} bytes: stream() or save() it, or pass a higher limit=",
+            f"{self.digest} is larger than the limit of {limit} bytes; use stream() or save(), or pass a higher limit=",
             limit=limit,
         )
 
     def text(self, *, limit: int = READ_LIMIT) -> str:
         """Return all bytes decoded as UTF-8, verified.
 
+        Args:
+            limit: As `read`.
+
         Raises:
-            UnicodeDecodeError: It is not UTF-8.
+            UnicodeDecodeError: The content is not UTF-8.
             DistError: As `read`.
         """
         return self.read(limit=limit).decode("utf-8")
 
     def json(self, *, limit: int = READ_LIMIT) -> Any:  # noqa: ANN401 - as json.loads
-        """Return the JSON value the bytes stand for, verified.
+        """Return the content parsed as JSON, verified.
+
+        Args:
+            limit: As `read`.
 
         Raises:
-            MalformedDocument: Not JSON, or JSON that is nested too deep or names a key twice.
+            MalformedDocument: The content is not JSON, is nested too deep or has a duplicate key.
             DistError: As `read`.
         """
         from distsdk.spec.strict_json import parse_json
@@ -245,10 +253,10 @@ class Blob(Displayed):
         return parse_json(self.read(limit=limit), what=str(self.digest))
 
     def open(self, *, strict: bool = False) -> BlobReader:
-        """Open the bytes as a file that can seek. Nothing is asked for until it is read.
+        """Open the content as a seekable file object. No request is sent until the first read.
 
         Args:
-            strict: Refuse reads that cannot lead to a verdict: reading is from front to back only.
+            strict: Refuse reads that cannot be verified: those that are not from front to back.
         """
         return BlobReader(self, self._source, strict=strict)
 
@@ -260,15 +268,15 @@ class Blob(Displayed):
         progress: bool = False,
         connections: int | None = None,
     ) -> Path:
-        """Write the bytes to a file that appears under its name only when they are verified and on disk.
+        """Save the content to a file, which gets its name only after the bytes are verified and on disk.
 
         Args:
-            path: Where to; an existing file is replaced. Its folder must exist.
-            resume: Keep what has come when the transfer fails, or the process is killed, in a hidden file beside
-                ``path``, and go on from there the next time. What is there is hashed anew; if it turns out to be wrong,
-                all of it is fetched again, once. Where somebody else is at it, or the system has no locks (Windows),
-                the bytes are fetched from the first one on, as without this option.
-            progress: Show a bar where there is somebody to see it.
+            path: The file to write. An existing file is replaced; the directory must exist.
+            resume: Keep the received bytes in a hidden file next to ``path`` if the transfer fails or the process is
+                killed, and resume there in the next call. Kept bytes are hashed again; if they turn out to be wrong,
+                all bytes are fetched again, once. If another process writes the same file, or the system has no file
+                locks (Windows), the transfer starts at the first byte, as without this option.
+            progress: Show a bar if stderr is a terminal.
             connections: As `stream`.
 
         Returns:
@@ -276,7 +284,7 @@ class Blob(Displayed):
 
         Raises:
             OSError: The file cannot be written.
-            DistError: As `stream`. Nothing is left behind then, unless ``resume`` is asked for.
+            DistError: As `stream`. Without ``resume``, no file is left then.
         """
         target = Path(path)
         bar = progress_bar(lambda: f"{self.digest}"[:19], lambda: self.size, shown=progress)
@@ -287,10 +295,11 @@ class Blob(Displayed):
     def complete(
         self, file: io.FileIO, *, connections: int | None = None, on_progress: Callable[[int], object] = lambda _: None
     ) -> None:
-        """Write what a file lacks of the bytes, and return once all of them are verified.
+        """Append the missing bytes to a file, and return once the whole content is verified.
 
-        What the file holds is hashed and gone on from. If it turns out to be wrong, or what follows on it does, all
-        bytes are fetched again, once. After an error the file holds what has come; it is synchronised by nobody.
+        The bytes already in the file are hashed and kept. If they or the bytes after them turn out to be wrong, all
+        bytes are fetched again, once. After an error the file holds the received bytes. The caller synchronises the
+        file to disk.
 
         Args:
             file: Open for reading and writing, unbuffered, at its beginning.
@@ -314,15 +323,15 @@ class Blob(Displayed):
                     on_progress(verifier.count)
                 return
             except IntegrityError:
-                # The old bytes were wrong, or the range that followed on them: now without either. Or what came was:
-                # then only if it comes from somebody else.
+                # Either the old bytes are wrong, or the range after them: fetch all without ranges. If there were no
+                # old bytes, the source is wrong: retry only with another endpoint.
                 if not had_some and not self.distrust():
                     raise
                 file.truncate(0)
                 verifier, had_some, connections = Verifier(self.digest), False, 1
 
     def _resumed(self, file: io.FileIO) -> Verifier:
-        """Return a verifier that has seen what a file holds; the file is emptied if that cannot be the beginning."""
+        """Return a verifier that has hashed the file; empty the file first if its bytes cannot be a beginning."""
         verifier = Verifier(self.digest)
         if self._size is not None and os.fstat(file.fileno()).st_size > self._size:
             file.truncate(0)
@@ -331,17 +340,20 @@ class Blob(Displayed):
         verifier.size = self._size
         if verifier.count and not verifier.matches():
             if self._size is None:
-                self._ask()
+                self._stat()
             if self._size is None or verifier.count >= self._size:
                 file.truncate(0)
                 return Verifier(self.digest)
         return verifier
 
     def partitions(self, size: int) -> list[Partition]:
-        """Return the parts of at most ``size`` bytes that make up the blob, each to be read by itself, where one likes.
+        """Split the blob into parts that can be pickled and read on their own.
 
-        They can be pickled: ``dask.bag.from_sequence(blob.partitions(2**26)).map(lambda part: part.read())``. What is
-        read is unverified, as of `read_range`: the digest is one of all the bytes. May cost a request, as `size`.
+        Example: ``dask.bag.from_sequence(blob.partitions(2**26)).map(lambda part: part.read())``. Parts are not
+        verified, as with `read_range`: the digest covers the whole blob only. May cost a request, as `size`.
+
+        Args:
+            size: Bytes of a part at most.
 
         Raises:
             ValueError: ``size`` is not at least 1.
@@ -371,5 +383,5 @@ class Blob(Displayed):
 
 def _check_connections(connections: int | None) -> None:
     if connections is not None and not 1 <= connections <= MAX_CONNECTIONS:
-        message = f"connections must be from 1 to {MAX_CONNECTIONS}, or None for as many as help, not {connections}"
+        message = f"connections is {connections}, expected 1 to {MAX_CONNECTIONS}, or None to adapt"
         raise ValueError(message)

@@ -1,4 +1,4 @@
-"""The bytes of a source in order, over one connection or over several closed ranges at once."""
+"""Read a content source in order, over one connection or over several closed ranges at once."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 
-#: Connections that may be asked for, and that the default goes up to by itself.
+#: Connections that a caller may request, and that the default uses at most.
 MAX_CONNECTIONS = 64
 DEFAULT_CONNECTIONS = 8
 
-#: Connections that the default opens beside the first ones of all blobs that a process reads: who reads sixteen at once
-#: has sixteen connections already.
+#: Connections that the default opens in a whole process, besides the first one of each blob: a process that reads
+#: sixteen blobs at once has sixteen connections already.
 MORE_CONNECTIONS = 8
 
-#: Bytes of one range, at most and at least. Larger ones cost fewer requests and more memory.
+#: Bytes of one range, at most and at least. Larger ranges take fewer requests and more memory.
 SEGMENT = 8 * 1024 * 1024
 SMALLEST_SEGMENT = 1024 * 1024
 
-#: Bytes that are held in memory at most: what eight connections need.
+#: Bytes to hold in memory at most: enough for eight connections.
 WINDOW = 10 * SEGMENT
 
-#: Bytes that have to be left for the default to open another connection.
+#: Remaining bytes from which the default opens another connection.
 WORTH_IT = 32 * 1024 * 1024
 
-#: Seconds over which the default measures before it decides.
+#: Seconds of one measurement of the default.
 INTERVAL = 0.4
 
-#: It opens more connections only while the reader spends more than this share of its time waiting for the network …
+#: The default opens more connections only while the reader spends more than this share of time waiting for data, …
 _WAITING = 0.5
 
-#: … while all readers of the process together use less than this much of a core: otherwise, what looks like waiting for
-#: the network is waiting for each other …
+#: … while all readers of the process together use less than this share of a core (otherwise they wait for each other
+#: and not for the network), …
 _BUSY = 0.6
 
 #: … and as long as each doubling raises the throughput by this factor: connections that are limited each on its own
 #: give 2.0, connections that share a limit 1.0.
 _GAIN = 1.25
 
-#: Bytes a thread asks of its range at a time.
+#: Bytes that a thread reads from its range at a time.
 _PIECE = 256 * 1024
 
-#: Seconds that giving up waits for the threads to see it.
-_PATIENCE = 0.5
+#: Seconds that `Ranges.close` waits for the threads to end.
+_CLOSE_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
 
 
 class _Budget:
-    """The connections that the default may still open in this process, and how busy those are who would."""
+    """The connections that the default may still open in this process, and the load of its readers."""
 
     def __init__(self) -> None:
         self._left = MORE_CONNECTIONS
@@ -69,19 +69,19 @@ class _Budget:
         self._lock = threading.RLock()  # as in Ranges
 
     def take(self, wanted: int) -> int:
-        """Return how many of them may be opened."""
+        """Reserve up to ``wanted`` connections and return how many were reserved."""
         with self._lock:
             taken = min(wanted, self._left)
             self._left -= taken
         return taken
 
     def give_back(self, taken: int) -> None:
-        """Let others have them."""
+        """Release reserved connections."""
         with self._lock:
             self._left += taken
 
     def busy(self, reader: int, share: float | None) -> float:
-        """Take note of how much of a core a reader uses, None for its end; return what all use together."""
+        """Record the share of a core that a reader uses (None at its end), and return the sum of all readers."""
         with self._lock:
             self._shares.pop(reader, None)
             if share is not None:
@@ -91,36 +91,36 @@ class _Budget:
 
 _budget = _Budget()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_budget.__init__)  # type: ignore[misc] # a child has no connection of ours
+    os.register_at_fork(after_in_child=_budget.__init__)  # type: ignore[misc] # a child has no connections
 
 
 @define(eq=False)
 class _Segment:
-    """A part of the bytes that a thread gets into memory."""
+    """A range that a thread reads into memory."""
 
     start: int
     end: int
-    buffer: bytearray  # has room for more where the segment is the last
+    buffer: bytearray  # longer than the segment if that is the last
     filled: int = 0
-    taken: int = 0  # handed out
-    claimed: bool = True  # by a thread that works on it
-    begun: bool = False  # the source gave it
-    ended: bool = False  # nothing more comes, whether or not it is full
-    dropped: bool = False  # no longer wanted, before it was begun
+    taken: int = 0  # bytes that were yielded
+    claimed: bool = True  # by a thread that reads it
+    begun: bool = False  # the source opened the range
+    ended: bool = False  # the stream ended, whether or not the segment is full
+    dropped: bool = False  # discarded before the range was opened
 
 
 class Ranges:
-    """The bytes from an offset to the end, in order, once.
+    """Iterates once over the bytes from an offset to the end, in order.
 
-    The first stream is read by the thread that iterates; with one connection it is all there is. Each further
-    connection has a thread, which gets one closed range after the other into memory, as far ahead as the window allows.
-    The first stream is given up where it comes to bytes that a thread has begun to get. Where the threads get nothing,
-    because the other side refuses them or ignores ranges, the iterating thread reads on alone.
+    The iterating thread reads the first stream; with one connection there is no other. Each further connection has a
+    thread, which reads one closed range after the other into memory, as far ahead as the window allows. The first
+    stream is closed when it reaches bytes that a thread has begun to read. If the server refuses the threads' requests
+    or ignores ranges, the iterating thread reads the rest alone.
 
-    By default there is one connection until the reader was seen to wait for it; then their number doubles for as long
-    as that raises the throughput.
+    By default there is one connection until the reader waits for it. Then the number doubles for as long as that raises
+    the throughput.
 
-    Counting and hashing is up to whoever iterates: a source that ends early merely ends the iteration.
+    The caller counts and hashes: a source that ends early ends the iteration without an error.
     """
 
     def __init__(
@@ -134,16 +134,16 @@ class Ranges:
         worth_it: int = WORTH_IT,
         interval: float = INTERVAL,
     ) -> None:
-        """Ask for nothing yet.
+        """Prepare the iteration; no request is sent.
 
         Args:
-            open: Opens a range: its offset and its end, which is None for all there is.
-            at: The first byte wanted.
-            size: Bytes of the whole; None where nobody knows, and then ``at`` is 0.
-            connections: How many at once, from 1 to `MAX_CONNECTIONS`; None for as many as help.
-            segment: Bytes of a range, at most.
-            worth_it: Bytes that have to be left for the default to open another connection.
-            interval: Seconds over which the default measures before it decides.
+            open: Opens a range from an offset to an end; None as the end means all bytes.
+            at: Offset of the first byte.
+            size: Bytes of the whole blob; None if unknown: ``at`` must be 0 then.
+            connections: Connections to use at once, from 1 to `MAX_CONNECTIONS`; None to adapt.
+            segment: Bytes of a range at most.
+            worth_it: Remaining bytes from which the default opens another connection.
+            interval: Seconds of one measurement of the default.
         """
         self._open = open
         self._at = at
@@ -156,22 +156,22 @@ class Ranges:
         self._pid = os.getpid()
         self._first: ByteStream | None = None
         self._first_end: int | None = None
-        # A forgotten iteration is closed by the collector, in any thread, one that has the lock included: an RLock.
+        # An RLock: the garbage collector may close an abandoned iteration in any thread, even in one that holds it.
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
-        # What follows is guarded by the lock.
-        self._segments: deque[_Segment] = deque()  # those that are not handed out, without a gap between them
-        self._next = 0  # where the next one begins
-        self._gap = segment  # bytes the first stream is given until it comes to the first segment
+        # The lock guards the attributes below.
+        self._segments: deque[_Segment] = deque()  # contiguous, not yet fully yielded
+        self._next = 0  # offset of the next segment
+        self._gap = segment  # bytes between the first stream's position and the first segment, when they are planned
         self._spare: list[bytearray] = []
         self._threads: list[threading.Thread] = []
-        self._streams: dict[int, ByteStream] = {}  # those the threads read
+        self._streams: dict[int, ByteStream] = {}  # of the threads
         self._working = 0  # threads that have not ended
         self._opening = 0  # threads that do not have their first stream yet
-        self._proven = False  # ranges are given beside the first stream
-        self._failure: BaseException | None = None  # why the last thread ended, unless it was refused
-        self._taken = 0  # of the budget
+        self._proven = False  # the server sent a range while the first stream was open
+        self._failure: BaseException | None = None  # of the last thread to fail, unless its request was refused
+        self._taken = 0  # connections reserved from the budget
         self._closed = False
         # Since the last decision:
         self._since = 0.0
@@ -184,8 +184,8 @@ class Ranges:
         """Yield chunks of at least one byte and at most `CHUNK_SIZE`.
 
         Raises:
-            SizeMismatch: The source gave more than it was asked for.
-            Exception: Whatever the source raised, once the bytes before it are handed out.
+            SizeMismatch: The source returned more bytes than requested.
+            Exception: An error of the source, after the bytes before it were yielded.
         """
         try:
             self._begin()
@@ -193,7 +193,7 @@ class Ranges:
                 self._at += len(chunk)
                 yield chunk
                 if self._threads and os.getpid() != self._pid:
-                    message = "this iteration was begun before a fork, and its threads are not here: begin another"
+                    message = "read failed: the process was forked during the iteration; start a new one in the child"
                     raise RuntimeError(message)
                 if self._adapts:
                     self._consider()
@@ -206,7 +206,7 @@ class Ranges:
         if os.getpid() == self._pid:
             _budget.busy(id(self), None)
         if not self._threads or os.getpid() != self._pid:
-            return  # a forked child shares the streams, and the lock may be held by a thread that is not there
+            return  # a forked child shares the streams, and a thread of the parent may hold the lock
         with self._lock:
             self._closed = True
             _budget.give_back(self._taken)
@@ -214,9 +214,9 @@ class Ranges:
             self._room.notify_all()
             for stream in self._streams.values():
                 if (shutdown := getattr(stream, "shutdown", None)) is not None:
-                    with contextlib.suppress(Exception):  # nobody waits for what it was to bring
+                    with contextlib.suppress(Exception):  # its bytes are no longer needed
                         shutdown()
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _CLOSE_SECONDS
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
@@ -225,18 +225,18 @@ class Ranges:
 
     def _begin(self) -> None:
         if self._wanted > 1 and self._size is not None and self._size - self._at > 1:
-            # A part for each, neither so small that the requests outweigh it nor too large for the window.
+            # One part for each connection, within the limits of a segment and of the window.
             largest = min(self._segment, WINDOW // _depth(self._wanted))
             share = -(-(self._size - self._at) // self._wanted)
             self._segment = max(1, min(largest, max(share, min(self._segment, SMALLEST_SEGMENT))))
             self._next = min(self._size, self._at + self._segment)
-            self._open_first(self._next)  # before the others: what is not there is asked for once
+            self._open_first(self._next)  # before the others: a missing blob costs one request
             self._start_threads()
             return
         self._open_first(self._size if self._at else None)
-        told = getattr(self._first, "size", None)
-        if self._size is None and isinstance(told, int):
-            self._size = told
+        reported = getattr(self._first, "size", None)
+        if self._size is None and isinstance(reported, int):
+            self._size = reported
         self._next = self._size or 0
         self._adapts = self._adapts and self._size is not None
         self._since, self._busy_since = time.perf_counter(), time.thread_time()
@@ -259,7 +259,7 @@ class Ranges:
         if not limit:
             self._drop_first()
             with self._lock:
-                if self._working:  # one of them takes the place of the first stream
+                if self._working:  # another thread replaces the first stream
                     self._start_threads()
             return self._from_segments()
         if not self._adapts and not self._threads:
@@ -276,14 +276,14 @@ class Ranges:
         return data
 
     def _first_may_take(self, limit: int) -> int:
-        """Return how much of ``limit`` the first stream is to read; 0 where a thread has what comes now."""
+        """Return how many bytes up to ``limit`` the first stream may read; 0 if a thread reads the next bytes."""
         assert self._size is not None  # noqa: S101 - or there would be no threads
         with self._lock:
             border = self._segments[0].start if self._segments else self._next
             if self._at == border < self._size:
                 if self._working and any(segment.begun for segment in self._segments):
                     return 0
-                # They are too slow to begin, or gone: read on, and let those that are there begin farther ahead.
+                # The threads are slow to open their ranges, or ended: read on, and let the others start farther ahead.
                 for segment in self._segments:
                     segment.dropped = True
                 self._segments.clear()
@@ -309,7 +309,7 @@ class Ranges:
                 self._waited += time.perf_counter() - wall
             if self._failure is not None:
                 raise self._failure
-            # The threads were all refused: what was fetched ahead is dropped, one stream goes on to the end.
+            # All threads were refused: discard the segments, and read the rest with one stream.
             self._segments.clear()
             self._next = self._size
             self._wanted = 1
@@ -328,7 +328,7 @@ class Ranges:
         return data
 
     def _consider(self) -> None:
-        """Open more connections if the reader waits for the network, and the last ones that were opened have helped."""
+        """Open more connections if the reader waits for the network and the previous increase raised the throughput."""
         assert self._size is not None  # noqa: S101 - or it could not adapt
         now = time.perf_counter()
         with self._lock:
@@ -351,7 +351,7 @@ class Ranges:
             more = _budget.take(min(self._wanted, DEFAULT_CONNECTIONS - self._wanted))
             if not more:
                 return
-            _log.debug("%d connections bring %.1f MB/s: trying %d more", self._wanted, rate / 1e6, more)
+            _log.debug("%d connections read %.1f MB/s; opening %d more", self._wanted, rate / 1e6, more)
             self._taken += more
             self._wanted += more
             self._rate = rate
@@ -360,7 +360,7 @@ class Ranges:
         self._start_threads()
 
     def _start_threads(self) -> None:
-        """Start as many threads as are wanted beside the first stream; one, until it has been given a range."""
+        """Start the threads for the further connections; only one until the server has sent it a range."""
         with self._lock:
             while (
                 not self._closed
@@ -373,8 +373,8 @@ class Ranges:
                 )
                 try:
                     thread.start()
-                except RuntimeError as error:  # the system has no more
-                    _log.debug("no thread for another connection: %s", error)
+                except RuntimeError as error:  # a limit of the system
+                    _log.debug("cannot start a thread for another connection: %s", error)
                     self._wanted = self._working + (self._first is not None)
                     self._adapts = False
                     return
@@ -385,7 +385,7 @@ class Ranges:
     # In the other threads
 
     def _work(self, number: int) -> None:
-        """Get one segment after the other until none is left, a range is refused, or one breaks."""
+        """Read one segment after the other until no segment is left or a request fails."""
         segment: _Segment | None = None
         failure: BaseException | None = None
         had_one = False
@@ -394,11 +394,11 @@ class Ranges:
                 try:
                     stream = self._open(segment.start + segment.filled, segment.end)
                 except (DistError, OSError) as error:
-                    _log.debug("no range beside the others: %s", error)
+                    _log.debug("further range refused: %s", error)
                     break
                 try:
                     if getattr(stream, "to_skip", 0):
-                        _log.debug("ranges are ignored: one connection goes on alone")
+                        _log.debug("server ignores ranges; using one connection")
                         break
                     with self._lock:
                         self._opening -= not had_one
@@ -415,10 +415,10 @@ class Ranges:
                     with self._lock:
                         self._streams.pop(number, None)
                     stream.close()
-        except BaseException as error:  # noqa: BLE001 - it is raised in the iterating thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the iterating thread
             failure = error
         with self._lock:
-            if segment is not None:  # ended before its time: others may go on with it
+            if segment is not None:  # unfinished: another thread may claim it
                 segment.claimed = False
                 self._wanted -= 1
                 self._adapts = False
@@ -429,7 +429,7 @@ class Ranges:
             self._room.notify_all()
 
     def _claim(self) -> _Segment | None:
-        """Return the first segment that nobody works on; None once there is nothing left to do."""
+        """Claim the first unclaimed or the next new segment; return None once all segments have ended."""
         assert self._size is not None  # noqa: S101 - or there would be no threads
         with self._lock:
             while not self._closed:
@@ -469,10 +469,10 @@ class Ranges:
                 return
 
     def _too_many(self, asked: int, got: int) -> SizeMismatch:
-        message = f"a source gave {got} bytes where it was asked for {asked} at most"
+        message = f"read of a content source returned {got} bytes, expected at most {asked}"
         return SizeMismatch(message, expected=asked, got=got)
 
 
 def _depth(connections: int) -> int:
-    """Return how many segments may be in memory: one for each connection, and some that wait for their turn."""
+    """Return how many segments may be in memory: one for each connection, and a quarter more that wait."""
     return connections + max(1, connections // 4)

@@ -1,4 +1,4 @@
-"""The protocols that a remote implements."""
+"""The protocols that the fetcher of a remote implements: `Fetcher`, and optional ones found by `isinstance`."""
 
 from __future__ import annotations
 
@@ -18,56 +18,64 @@ if TYPE_CHECKING:
     from distsdk.spec.reference import Hint, Locator, Object
 
 
-#: What the bytes of a blob are pushed from: as such, a file by its path or open for reading, pieces, or a blob.
+#: Sources of an upload: bytes, the path of a file, a file object, an iterable of bytes, or a blob.
 UploadSource: TypeAlias = "bytes | os.PathLike[str] | BinaryIO | Iterable[bytes] | Blob"
 
 
-#: Referrers that the repr of a list shows.
+#: Referrers to show in a repr.
 _SHOWN_REFERRERS = 5
 
 
 @runtime_checkable
 class Fetcher(Protocol):
-    """Fetches objects by name: the one power every remote has."""
+    """Fetches objects by tag or digest: the only required protocol."""
 
     @property
     def locator(self) -> Locator:
-        """What the remote was made for."""
+        """The locator that the remote was opened with."""
         ...
 
     def fetch(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Blob:
-        """Return the bytes of an object as a blob.
+        """Return an object as a blob.
 
         Args:
             object: A tag, a digest, ``tag@digest``, or a descriptor.
-            hints: ``kind:value``, each a help that need not be taken. ``mediatype:`` says what is expected, in order of
-                preference; ``size:`` how many bytes; ``platform:`` which child of an index is meant.
+            hints: Optional help, ``kind:value``: ``mediatype:`` an accepted media type, in order of preference;
+                ``size:`` the size in bytes; ``platform:`` selects a child of an index.
 
         Raises:
-            NotFound: There is no such object.
-            MediaTypeMismatch: There is, but of none of the hinted media types.
-            PlatformNotFound: There is, but not for the hinted platform.
-            InvalidReference, InvalidDigest, InvalidHint: What was asked for cannot be.
+            NotFound: The object does not exist.
+            MediaTypeMismatch: The object has none of the hinted media types.
+            PlatformNotFound: The index has no manifest for the hinted platform.
+            InvalidReference, InvalidDigest, InvalidHint: An argument is malformed.
         """
         ...
 
 
 @runtime_checkable
 class Located(Protocol):
-    """Names the place that answers, where the locator does not."""
+    """Names the endpoint, if it differs from the locator: a mirror, for example."""
 
     @property
     def endpoint(self) -> str:
-        """A URL or a path without secrets; empty where it is the locator."""
+        """A URL or a path without secrets; empty if it is the locator's."""
         ...
 
 
 @runtime_checkable
 class Resolver(Protocol):
-    """Tells what an object's name stands for, without reading it."""
+    """Resolves the name of an object to its descriptor, without reading the object."""
 
     def resolve(self, object: str | Object | Digest | Descriptor, *hints: str | Hint) -> Descriptor:
-        """Return media type, digest and size of an object; arguments and errors as `Remote.fetch`."""
+        """Return media type, digest and size of an object.
+
+        Args:
+            object: As `Fetcher.fetch`.
+            hints: As `Fetcher.fetch`.
+
+        Raises:
+            DistError: As `Fetcher.fetch`.
+        """
         ...
 
 
@@ -91,7 +99,7 @@ class Catalog(Protocol):
 
 @runtime_checkable
 class Pushable(Protocol):
-    """Takes blobs and documents: what a registry and a layout on this machine can, and an archive cannot."""
+    """Accepts blobs and documents, as registries and local layouts do; archives do not."""
 
     def push_blob(
         self,
@@ -102,102 +110,103 @@ class Pushable(Protocol):
         mount_from: Locator | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> Descriptor:
-        """Give the remote a blob, unless it has it already. Once this returns, it is there and has the digest.
+        """Upload a blob, unless the remote has it. On return, the remote has the blob under its digest.
 
         Args:
-            source: The bytes: as such, in a file that has a path, in a file that is open for reading (from where it
-                stands), one piece after the other, or as a `Blob` of this or any other remote or store. What can be
-                read twice (bytes, a path, a seekable file, a blob) goes on where a connection broke; of what cannot,
-                the bytes sent since the remote last said how many it has are kept, no more than 16 MiB.
-            descriptor: What the bytes have to be. With it, nothing is read of ``source`` where the remote has the
-                blob. Of a `Blob`, its own by default. Its size and digest are held against what was read before the
-                last byte is sent, and it is what is returned.
-            media_type: Of what is returned, where there is no ``descriptor``; blobs themselves have none.
-            mount_from: A repository that has the blob. Where it is on the same host, that host is asked to let both
-                repositories have it, and no byte is sent if it does; it need not. Elsewhere it is not looked at.
-                Takes a ``descriptor``.
+            source: Bytes, the path of a file, a file object (read from its position), an iterable of bytes, or a
+                `Blob` of any remote or store. After a broken connection, a source that can be read twice (bytes, a
+                path, a seekable file, a blob) resumes. For any other source, the bytes that the remote has not yet
+                acknowledged are kept in memory, at most 16 MiB.
+            descriptor: The expected digest and size, checked before the last byte is sent, and the returned value. With
+                it, ``source`` is not read if the remote has the blob. Defaults to the descriptor of a `Blob`.
+            media_type: Of the returned descriptor, without ``descriptor``. The blob itself has no media type.
+            mount_from: A repository with the blob. On the same host, the registry is asked to mount the blob from
+                there, without an upload; it may decline. On another host, this is ignored. Requires ``descriptor``.
             on_progress: Called with the number of bytes sent so far; fewer than before if some are sent again. The last
                 call has the size, whether or not bytes were sent.
 
         Returns:
-            Digest, size and media type of what is there now.
+            Digest, size and media type of the blob.
 
         Raises:
-            DigestMismatch, SizeMismatch: ``source`` is not what ``descriptor`` says. Nothing was put under its digest.
-            IntegrityError: The remote says that it has other bytes than were sent.
-            NotFound: The remote knows no such repository and makes none.
-            Denied: It takes no blob from whom it is shown, or from anybody.
-            Unreachable, DeadlineExceeded, RateLimited, RegistryError: It did not answer well, and trying again did not
-                help, or ``source`` cannot be read twice.
-            Unsafe: It names a place for the bytes where none may go.
+            DigestMismatch, SizeMismatch: ``source`` differs from ``descriptor``. Nothing was stored under its digest.
+            IntegrityError: The remote reports another digest than that of the sent bytes.
+            NotFound: The repository does not exist, and the remote does not create it.
+            Denied: The credentials do not permit the upload, or the remote is read-only.
+            Unreachable, DeadlineExceeded, RateLimited, RegistryError: The upload failed after retries, or ``source``
+                cannot be read again for one.
+            Unsafe: The remote redirects the upload to a URL that is not permitted.
             OSError: ``source`` cannot be read.
         """
         ...
 
     def push_document(self, data: bytes, media_type: str, *, tag: str | None = None) -> Descriptor:
-        """Give the remote a manifest or an index; what that refers to has to be there.
+        """Upload a manifest or an index. The remote must already have the objects that it refers to.
 
-        It is read first as whoever fetches it would: what they would refuse is not pushed. If it has a ``subject``, it
-        is listed among the subject's referrers afterwards.
+        The document is checked first as when it is fetched. If it has a ``subject``, it is added to the subject's
+        referrers.
 
         Args:
             data: The document.
             media_type: Of a manifest or an index.
-            tag: A name to give it, which moves if something else has it; None for the digest alone.
+            tag: The tag to set, which is moved if it exists; None to push by digest.
 
         Returns:
             Media type, digest and size of the document.
 
         Raises:
-            MalformedDocument, UnsupportedDocument, LimitExceeded: ``data`` is no document of that type. Nothing was
-                asked of anybody.
-            InvalidReference: ``tag`` cannot be one.
-            DigestMismatch: The remote says that it has another document than was sent.
-            DistError: As `push_blob`; the remote refuses a document that refers to what it does not have.
+            MalformedDocument, UnsupportedDocument, LimitExceeded: ``data`` is not a document of that type. No request
+                was sent.
+            InvalidReference: ``tag`` is malformed.
+            DigestMismatch: The remote reports another digest than that of the sent document.
+            DistError: As `push_blob`; also if the remote lacks an object that the document refers to.
         """
         ...
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Whether the remote has what is described, under its digest; a document among documents, a blob among blobs.
+        """Return whether the remote has an object with this digest.
+
+        Args:
+            descriptor: The object; its media type says whether it is a document or a blob.
 
         Raises:
-            SizeMismatch: It has it, of another size.
-            DistError: As `Remote.fetch`.
+            SizeMismatch: The object has another size.
+            DistError: As `Fetcher.fetch`.
         """
         ...
 
 
 @runtime_checkable
 class Deletable(Protocol):
-    """Gives up what it has."""
+    """Deletes tags, manifests and blobs."""
 
     def delete(self, object: str | Object | Digest) -> None:
-        """Remove a tag, or what has a digest.
+        """Delete a tag, or the object with a digest.
 
         Args:
-            object: A tag, which is removed alone, as far as the remote can: the document keeps its digest. A digest, of
-                a manifest or, if there is none, of a blob. ``tag@digest`` stands for the digest.
+            object: A tag, to delete it alone and keep its document, if the remote supports this; or the digest of a
+                manifest or, if no manifest has it, of a blob. ``tag@digest`` is read as the digest.
 
         Raises:
-            NotFound: There is no such object.
-            Denied: The remote does not allow it, or does not allow anybody to.
-            RegistryError: It answered otherwise.
+            NotFound: The object does not exist.
+            Denied: The credentials do not permit it, or the remote does not support deletion.
+            RegistryError: Another error response.
         """
         ...
 
 
 class Referrers:
-    """What refers to a document by its ``subject``: read each time one iterates, page by page, and not before.
+    """The referrers of a document: manifests whose ``subject`` it is. Each iteration reads them page by page.
 
-    Nothing is kept but the first few, for the repr.
+    Only the first few are kept, for the repr.
     """
 
     def __init__(self, name: str, read: Callable[[], Iterable[Descriptor]]) -> None:
-        """Make a list, for those who write a remote.
+        """Make a list, for authors of remotes.
 
         Args:
-            name: What is referred to, for the repr.
-            read: Called for each iteration; returns what refers to it. What is told twice is passed on once.
+            name: The document, for the repr.
+            read: Called for each iteration; returns the referrers. Duplicates are dropped.
         """
         self._name = name
         self._read = read
@@ -205,15 +214,15 @@ class Referrers:
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[Descriptor]:
-        """Yield a descriptor for each, with ``artifact_type`` and ``annotations``, in the remote's order.
+        """Yield the descriptor of each referrer, with ``artifact_type`` and ``annotations``, in the remote's order.
 
-        Whether a manifest is about what its list says it is, its own `Manifest.subject` tells whoever fetches it.
+        The list is not verified: fetch the manifest and compare `Manifest.subject`.
 
         Raises:
-            MalformedDocument: The list is not what the specification says.
-            Unsafe: A page names a next one that is elsewhere.
-            LimitExceeded: It is too long.
-            DistError: As `Remote.fetch`.
+            MalformedDocument: The list does not follow the specification.
+            Unsafe: A page links to a next page on another host.
+            LimitExceeded: The list is too long.
+            DistError: As `Fetcher.fetch`.
         """
         seen: set[Digest] = set()
         shown: list[Descriptor] = []
@@ -242,16 +251,16 @@ class Referrers:
 
 @runtime_checkable
 class ReferrerLister(Protocol):
-    """Lists what refers to a document: signatures, SBOMs, attestations."""
+    """Lists the referrers of a document: signatures, SBOMs, attestations."""
 
     def referrers(self, digest: str | Digest | Descriptor, *, artifact_type: str | None = None) -> Referrers:
-        """Return what refers to a document. Nothing is asked for until it is iterated over.
+        """Return the referrers of a document. No request is sent until the iteration.
 
         Args:
-            digest: Of the document, which need not be there.
-            artifact_type: Only those of this type; None for all.
+            digest: Of the document, which need not exist.
+            artifact_type: Return only those of this type; None for all.
 
         Raises:
-            InvalidDigest: ``digest`` is none.
+            InvalidDigest: ``digest`` is malformed.
         """
         ...

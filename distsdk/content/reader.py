@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from distsdk.content.blob import Blob
 
 
-#: Bytes of the first range a reader asks for; every range that follows on the one before is twice as long, so that a
-#: whole blob costs a logarithm of requests and a look at its end costs one small one.
+#: Bytes of a reader's first range. Each range that continues the one before is twice as long: a whole blob takes a
+#: logarithmic number of requests, and a read at its end takes one small request.
 FIRST_RANGE = 64 * 1024
 
 
-#: A seek this many bytes forward reads on: cheaper than a new request.
+#: Bytes up to which a seek forward reads and discards: cheaper than a new request.
 SKIP_RATHER_THAN_ASK = 128 * 1024
 
 
@@ -36,12 +36,13 @@ Trust = Literal["verified", "chunk-verified", "unverified"]
 class BlobReader(Displayed, io.BufferedIOBase):
     """A blob opened as a binary file: `read`, `seek`, `tell`, in constant memory.
 
-    Bytes are asked for in closed ranges that double while reading goes forward. What is read from front to back is
-    hashed, and the read that reaches the end raises if the digest is another.
+    Bytes are requested in closed ranges that double while reading continues forward. Bytes read from front to back are
+    hashed, and the read that reaches the end raises if the digest is wrong.
 
     Attributes:
+        blob: The blob being read.
         trust: ``verified`` once the whole digest was checked, ``unverified`` before. (``chunk-verified`` is for formats
-            whose table of contents vouches for every byte.)
+            whose table of contents has a digest for each chunk.)
     """
 
     def __init__(self, blob: Blob, source: Source, *, strict: bool = False) -> None:
@@ -76,7 +77,15 @@ class BlobReader(Displayed, io.BufferedIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the position; nothing is asked for until the next read (but the size, where ``whence`` is the end)."""
+        """Move the position. No request is sent, except for an unknown size if ``whence`` is `io.SEEK_END`.
+
+        Args:
+            offset: In bytes.
+            whence: `io.SEEK_SET`, `io.SEEK_CUR` or `io.SEEK_END`.
+
+        Raises:
+            ValueError: ``whence`` is another value, the position would be negative, or the reader is closed.
+        """
         self._check_open()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence)
         if base is None:
@@ -91,11 +100,14 @@ class BlobReader(Displayed, io.BufferedIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return ``size`` bytes, fewer only at the end; all that are left when ``size`` is negative or None.
+        """Return ``size`` bytes, fewer only at the end.
+
+        Args:
+            size: In bytes; negative or None for all remaining bytes.
 
         Raises:
-            DigestMismatch: This read reached the end, and the bytes from front to back hash to something else.
-            SizeMismatch: The source ends earlier than it said.
+            DigestMismatch: The read reached the end, and the bytes read from front to back have another digest.
+            SizeMismatch: The source ended early.
             Unsafe: The reader is strict and the read is out of order.
             DistError: As `Blob.stream`.
         """
@@ -112,14 +124,21 @@ class BlobReader(Displayed, io.BufferedIOBase):
                     parts.append(part)
                     wanted -= len(part)
             except BaseException:
-                # Nothing was handed out: nothing was read.
+                # No bytes are returned: restore the state before the read.
                 self._position, self._hasher, self._hashed, self._judged, self._reread, self.trust = before
                 self._drop_stream()
                 raise
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Return at least one byte unless at the end, at most ``size``, with one read of the source."""
+        """Return at least one byte unless at the end, with one read of the source.
+
+        Args:
+            size: Bytes at most; negative for up to 2 MiB.
+
+        Raises:
+            DistError: As `read`.
+        """
         with self._lock:
             self._check_open()
             left = max(0, self.blob.size - self._position)
@@ -129,21 +148,35 @@ class BlobReader(Displayed, io.BufferedIOBase):
             return self._read_some(wanted, whole_request=False) if wanted else b""
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer`` and return how many bytes that took; fewer only at the end."""
+        """Fill ``buffer`` and return the number of bytes; less than its size only at the end.
+
+        Args:
+            buffer: Writable.
+
+        Raises:
+            DistError: As `read`.
+        """
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer`` as far as one read of the source goes."""
+        """Read into ``buffer`` with one read of the source, and return the number of bytes.
+
+        Args:
+            buffer: Writable.
+
+        Raises:
+            DistError: As `read`.
+        """
         view = memoryview(buffer).cast("B")
         data = self.read1(len(view))
         view[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
-        """Let go of the connection, if one is held."""
+        """Close the reader and its connection."""
         self._drop_stream()
         super().close()
 
@@ -161,22 +194,22 @@ class BlobReader(Displayed, io.BufferedIOBase):
 
     def _read_some(self, wanted: int, *, whole_request: bool) -> bytes:
         here = isinstance(self._source, MemorySource)
-        if self._position == 0 and self._hashed and not here:  # from the front again: what comes now counts
+        if self._position == 0 and self._hashed and not here:  # read from the front again: verify this pass
             self._hasher, self._hashed, self._judged, self.trust = self.blob.digest.hasher(), 0, False, "unverified"
             self._reread = False
         if self._strict and self._position != self._hashed and not here:
             message = (
-                f"bytes from {self._position} of {self.blob.digest} cannot be verified before those from "
-                f"{self._hashed} were read: read from front to back, or open without strict"
+                f"strict read of {self.blob.digest} at {self._position} refused: the bytes from {self._hashed} are not "
+                "read yet; read from front to back, or open without strict"
             )
             raise Unsafe(message)
         stream = self._stream_from(self._position, wanted if whole_request else 1)
         data = stream.read(min(wanted, self._stream_end - self._position, CHUNK_SIZE))
         if self._position < self._hashed and not here:
-            self._reread, self.trust = True, "unverified"  # these bytes came a second time, and may be others
+            self._reread, self.trust = True, "unverified"  # these bytes were fetched again and may differ
         if not data:
             self._drop_stream()
-            message = f"{self.blob.digest} ended after {self._position} bytes, declared are {self.blob.size}"
+            message = f"size of {self.blob.digest} is {self._position} bytes, expected {self.blob.size}"
             raise SizeMismatch(message, expected=self.blob.size, got=self._position)
         self._stream_at += len(data)
         if self._stream_at == self._stream_end:
@@ -187,9 +220,9 @@ class BlobReader(Displayed, io.BufferedIOBase):
         return data
 
     def _stream_from(self, position: int, wanted: int) -> ByteStream:
-        """Return a stream whose next byte is the one at ``position``."""
+        """Return a stream whose next byte is at ``position``."""
         if self._pid != os.getpid():
-            self._pid, self._stream = os.getpid(), None  # it is the parent's, who reads on
+            self._pid, self._stream = os.getpid(), None  # the stream belongs to the parent process
         if self._stream is not None:
             gap = position - self._stream_at
             if 0 <= gap <= SKIP_RATHER_THAN_ASK and position < self._stream_end:
@@ -216,7 +249,7 @@ class BlobReader(Displayed, io.BufferedIOBase):
             self._stream = None
 
     def _hash(self, data: bytes) -> None:
-        """Hash what of ``data`` follows on what was hashed before."""
+        """Hash the part of ``data`` that continues the hashed bytes."""
         start = self._hashed - self._position
         if 0 <= start < len(data):
             self._hasher.update(memoryview(data)[start:])

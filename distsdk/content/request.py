@@ -16,13 +16,13 @@ from distsdk.spec.reference import KNOWN_KINDS, Hint, Object
 
 @frozen
 class FetchRequest:
-    """An object and its hints, read: what `Remote.fetch` is asked for, for those who write one.
+    """The parsed arguments of `Fetcher.fetch`, for authors of remotes.
 
     Attributes:
         object: Tag, digest, or both.
-        media_types: As hinted, best first; from a descriptor, its own.
-        size: In bytes, as hinted or from a descriptor.
-        platform: As hinted.
+        media_types: From hints, best first, or from a descriptor.
+        size: In bytes, from a hint or a descriptor; None if unknown.
+        platform: From a hint; None if absent.
     """
 
     object: Object
@@ -32,12 +32,14 @@ class FetchRequest:
 
     @classmethod
     def read(cls, wanted: str | Object | Digest | Descriptor, hints: tuple[str | Hint, ...] = ()) -> FetchRequest:
-        """Read the arguments of `Remote.fetch`.
+        """Parse the arguments of `Fetcher.fetch`. Hints of unknown kinds are ignored with a `DistWarning`.
 
-        Hints of unknown kinds are ignored, with a `DistWarning`.
+        Args:
+            wanted: As ``object`` of `Fetcher.fetch`.
+            hints: As there.
 
         Raises:
-            InvalidReference, InvalidDigest, InvalidHint: They are malformed, or contradict each other.
+            InvalidReference, InvalidDigest, InvalidHint: An argument is malformed, or hints contradict each other.
         """
         if isinstance(wanted, Descriptor):
             own = (Hint("mediatype", wanted.media_type),) if wanted.media_type != OCTET_STREAM else ()
@@ -54,7 +56,7 @@ class FetchRequest:
                 _warn_of_kind(hint)
         for kind in ("size", "platform"):
             if len(set(values[kind])) > 1:
-                message = f"there can be one {kind}: hint only"
+                message = f"{kind}: hints contradict each other; pass one"
                 raise InvalidHint(message)
         return cls(
             object=wanted,
@@ -65,12 +67,12 @@ class FetchRequest:
 
     @property
     def is_document(self) -> bool:
-        """Whether it is read at once and whole, as is what goes by a tag or is hinted to be a manifest."""
+        """Whether the object is a document, fetched whole: it has no digest, a platform or a document's media type."""
         return self.object.digest is None or self.platform is not None or not DOCUMENTS.isdisjoint(self.media_types)
 
     @property
     def accept(self) -> tuple[str, ...]:
-        """The media types to accept, best first, as hinted, and indexes, where a child of one may be meant."""
+        """The media types for the ``Accept`` header, best first: those hinted; with a platform, indexes as well."""
         if not self.media_types:
             return DEFAULT_ACCEPT
         indexes = tuple(t for t in DEFAULT_ACCEPT if t in INDEXES) if self.platform is not None else ()
@@ -78,12 +80,12 @@ class FetchRequest:
 
     @property
     def identifier(self) -> str:
-        """What stands in the URL."""
+        """The digest, or else the tag, for the URL."""
         return str(self.object.digest or self.object.tag)
 
 
 def _warn_of_kind(hint: Hint) -> None:
-    """Warn of a hint that no remote here reads, in the line of whoever called the remote's method."""
+    """Warn of a hint that no remote uses."""
     from difflib import get_close_matches
 
     near = get_close_matches(hint.kind.lower(), KNOWN_KINDS, 1)

@@ -1,4 +1,4 @@
-"""Where a blob's bytes come from: the protocols, and bytes in memory."""
+"""Content sources: the protocols behind a blob, and a source for bytes in memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from attrs import frozen
 
 @frozen
 class Stat:
-    """What a source knows about its bytes without reading them.
+    """Size and media type of a content source, known without reading it.
 
     Attributes:
-        size: In bytes; None where even the source cannot say.
-        media_type: None where the source cannot say.
+        size: In bytes; None if unknown.
+        media_type: None if unknown.
     """
 
     size: int | None = None
@@ -22,32 +22,31 @@ class Stat:
 
 
 class Source(Protocol):
-    """Where the bytes of a blob come from: the one thing a remote has to write for its blobs.
+    """Opens the bytes of one blob. A plug-in's `Fetcher` supplies one for each blob.
 
-    A source holds no connection and no open file; it may be asked from several threads.
+    A source holds no connection and no open file. Its methods may be called from several threads.
 
-    One more method is used where a source has it: ``distrust()`` is called when the bytes were not those asked for, and
-    returns whether others may come now, because somebody else will be asked.
+    A source may have a further method ``distrust()``. It is called when the bytes failed verification, and returns
+    whether the next request goes to another endpoint, such as a second mirror.
     """
 
     def open(self, offset: int, end: int | None) -> ByteStream:
-        """Start to read.
+        """Open a range of the bytes.
 
         Args:
-            offset: The first byte wanted, from 0.
-            end: The byte after the last one wanted; None for all there is. A stream that ends earlier is reported as an
-                error by whoever reads it.
+            offset: Offset of the first byte, from 0.
+            end: Offset after the last byte; None for all bytes. The caller checks that the stream does not end earlier.
         """
         ...
 
     def stat(self) -> Stat:
-        """Tell size and media type; this may cost a request."""
+        """Return size and media type. May cost a request."""
         ...
 
 
 @frozen
 class MemorySource:
-    """A source over bytes that are here already."""
+    """A source for bytes in memory."""
 
     data: bytes
 
@@ -60,29 +59,32 @@ class MemorySource:
         return Stat(size=len(self.data))
 
 
-#: Bytes asked of a source at a time: of 64 KiB to 8 MiB, 2 MiB was the fastest (still in cache when it is hashed).
+#: Bytes to read from a source at a time. Of 64 KiB to 8 MiB, 2 MiB was the fastest: still in cache when it is hashed.
 CHUNK_SIZE = 2 * 1024 * 1024
 
 
 class ByteStream(Protocol):
-    """What a `Source` opens. Any binary file will do.
+    """A stream that `Source.open` returns. Any binary file object is one.
 
-    Three more things are used where a stream has them:
+    A stream may have three further members:
 
-    - ``size``, an int or None: bytes of the whole blob, as the other side tells. It is used to plan, not believed.
-    - ``to_skip``, an int: bytes before the wanted ones that the first `read` has to pass over, since the other side
-      ignored the range. Whoever can do without closes the stream instead of reading it.
-    - ``shutdown()``: called from another thread, it makes a `read` that waits end at once, in any way; the thread that
-      reads calls `close` then. Without it, a thread that waits ends with its next byte.
+    - ``size``, an int or None: bytes of the whole blob, as the server reports. Used for planning, never trusted.
+    - ``to_skip``, an int: bytes before the requested range that the first `read` must discard, because the server
+      ignored the range. The caller may close the stream instead of reading it.
+    - ``shutdown()``: called from another thread, ends a waiting `read` at once, with any result or error. The reading
+      thread calls `close` afterwards. Without it, a waiting thread ends after its next byte.
     """
 
     def read(self, size: int, /) -> bytes:
         """Return at least one byte and at most ``size``, as they arrive; ``b""`` at the end.
 
-        What breaks is mended in here as far as it can be: an error that is raised ends the transfer.
+        Retries happen inside this method: an error that it raises ends the transfer.
+
+        Args:
+            size: Bytes, at least 1.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what the stream holds; also in the middle."""
+        """Release the stream's resources; may be called before the end of the stream."""
         ...

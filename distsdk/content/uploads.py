@@ -1,4 +1,4 @@
-"""What is pushed: the bytes of anything that has some, read in order, hashed once, and read again where that can be."""
+"""Read the source of an upload in order, hash it once, and read it again after a retry where possible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Readable(Protocol):
 
 
 class _Iterated:
-    """Pieces of any size, read as a file is."""
+    """A file object over an iterator of bytes."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -52,7 +52,7 @@ class _Iterated:
 
 @frozen
 class _Borrowed:
-    """A file that is the caller's to close."""
+    """A file object that the caller closes."""
 
     file: _Readable
 
@@ -64,12 +64,12 @@ class _Borrowed:
 
 
 class UploadReader:
-    """The bytes that are pushed: read in order, hashed once, and read again from any place where that can be done.
+    """Reads the source of an upload in order, hashes it once, and seeks back for a retry if the source allows.
 
     Attributes:
-        size: Bytes there are; None where nobody knows before the end.
-        again: Whether they can be read more than once.
-        position: Of the next byte.
+        size: In bytes; None if unknown before the end.
+        again: Whether the source can be read more than once.
+        position: Offset of the next byte.
         hashed: Bytes from the start that were hashed.
     """
 
@@ -92,15 +92,15 @@ class UploadReader:
 
     @classmethod
     def of(cls, source: UploadSource, expected: Descriptor | None) -> Self:
-        """Return what reads a source.
+        """Make a reader for a source.
 
         Args:
             source: As for `Pushable.push_blob`.
-            expected: What it has to be.
+            expected: The expected digest and size; None if unknown.
 
         Raises:
-            OSError: It cannot be opened.
-            TypeError: It is nothing that has bytes.
+            OSError: The source cannot be opened.
+            TypeError: The source is of an unsupported type.
         """
         if isinstance(source, bytes | bytearray | memoryview):
             data = bytes(source)
@@ -109,7 +109,7 @@ class UploadReader:
             blob = source
             return cls(None, lambda offset: _blob_at(blob, offset), size=blob.size, expected=expected)
         if isinstance(source, str):
-            message = "a str holds no bytes: give a pathlib.Path for a file, or the bytes themselves"
+            message = "a str cannot be uploaded: pass a pathlib.Path for a file, or bytes"
             raise TypeError(message)
         if isinstance(source, os.PathLike):
             path = os.fspath(source)
@@ -132,16 +132,24 @@ class UploadReader:
         return cls(_Iterated(iter(source)), None, size=None, expected=expected)
 
     def seek(self, offset: int) -> None:
-        """Go to a place, which has to be the present one where nothing can be read again."""
+        """Move to an offset.
+
+        Args:
+            offset: From 0; the present position if the source cannot be read `again`.
+        """
         if self._stream is not None and offset == self.position:
             return
-        assert self._open_at is not None  # noqa: S101 - or nobody may ask
+        assert self._open_at is not None  # noqa: S101 - the caller checks `again`
         self.close()
         self._stream = self._open_at(offset)
         self.position = offset
 
     def read(self, size: int) -> bytes | memoryview:
-        """Return up to ``size`` bytes, none at the end."""
+        """Return up to ``size`` bytes, and an empty result at the end.
+
+        Args:
+            size: Bytes, at least 1.
+        """
         if self._stream is None:
             self.seek(self.position)
         data = self._stream.read(size)  # type: ignore[union-attr] # there is one now
@@ -153,7 +161,11 @@ class UploadReader:
         return data
 
     def take(self, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end alone."""
+        """Return ``size`` bytes, fewer only at the end.
+
+        Args:
+            size: Bytes to hold in memory.
+        """
         parts = []
         while size and (part := self.read(min(size, _PIECE))):
             parts.append(bytes(part))
@@ -161,31 +173,33 @@ class UploadReader:
         return b"".join(parts)
 
     def check_end(self) -> None:
-        """Hold the source against what it has to be, at its last byte.
+        """Check size and digest, once all bytes are read.
 
         Raises:
-            SizeMismatch: There is one more, or there are fewer.
-            DigestMismatch: They hash to something else.
+            SizeMismatch: The source has more or fewer bytes than expected.
+            DigestMismatch: The bytes have another digest.
         """
         expected = self._expected
         if self.position == self.size:
             self.read(1)
         if self.size is not None and self.position != self.size:
-            few = self.position < self.size
-            message = f"what is to be pushed has {self.position if few else 'more than ' + str(self.size)} bytes, " + (
-                f"{self.size} are declared" if expected else f"and had {self.size} before: it changes"
+            found = self.position if self.position < self.size else f"more than {self.size}"
+            message = f"size of the upload's source is {found} bytes, " + (
+                f"expected {self.size}"
+                if expected
+                else f"but was {self.size} before; do not change it during the upload"
             )
             raise SizeMismatch(message, expected=self.size, got=self.position)
         if expected is not None and (got := self.digest()) != expected.digest:
-            message = f"what is to be pushed hashes to {got}, and not to {expected.digest}"
+            message = f"digest of the upload's source is {got}, expected {expected.digest}"
             raise DigestMismatch(message, expected=str(expected.digest), got=str(got))
 
     def digest(self) -> Digest:
-        """Return the digest of what was hashed so far."""
+        """Return the digest of the bytes hashed so far."""
         return Digest(self._hash.name, self._hash.hexdigest())
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source, unless the caller opened it."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -194,7 +208,7 @@ class UploadReader:
 def _checked(piece: object) -> bytes:
     if isinstance(piece, bytes | bytearray | memoryview):
         return piece  # type: ignore[return-value] # as good as bytes
-    message = f"what is pushed has to be bytes, not {type(piece).__name__}: open files with mode 'rb'"
+    message = f"the upload's source yields {type(piece).__name__}, expected bytes; open files with mode 'rb'"
     raise TypeError(message)
 
 
