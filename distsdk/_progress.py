@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-#: Characters of a name that a bar shows. On 80 columns that leaves 54 for percentage, sizes, times and rate; tqdm cuts a
-#: longer line at its end, where the numbers are.
+#: Characters of a name that a bar shows. On 80 columns that leaves 54 for percentage, sizes, times and rate; tqdm cuts
+#: a longer line at its end, where the numbers are.
 _NAME_WIDTH = 26
 
 
