@@ -15,7 +15,7 @@ TOOLS := $(VENV)/tools.stamp
 FUZZER := $(VENV)/fuzzer.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help walkthrough test quick test-all live soak fuzz guards cassettes notebooks browser lint types docs constraints clean
+.PHONY: help walkthrough test quick test-all live soak fuzz guards cassettes notebooks browser lint words types docs constraints clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -68,6 +68,9 @@ browser: $(TOOLS)  ## the notebooks and the explorer in JupyterLab, seen by Chro
 lint: $(TOOLS)  ## ruff: rules and format
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
+
+words: $(TOOLS)  ## the words of docstrings, messages and documentation (see docs/contributing/style.md)
+	$(BIN)/python .ci/words.py
 
 types: $(TOOLS)  ## mypy, strict; and the examples of the documentation, by mypy and pyright (needs node)
 	$(BIN)/python -m mypy
