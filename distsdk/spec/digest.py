@@ -31,8 +31,7 @@ class Digest(DisplayedAsText):
         hex: Lower-case hex digits, exactly as many as the algorithm has.
 
     Raises:
-        InvalidDigest: Anything else. There is no other algorithm to fall back to: ask whoever named the content for
-            one of these three.
+        InvalidDigest: The algorithm is another one, or the hex digits are malformed.
 
     Examples:
         >>> digest = distsdk.Digest.of(b"")

@@ -2,7 +2,7 @@
 
 A document keeps its raw bytes, over which its digest is taken, and every field it came with. It is typed by agreement
 of the media type it was served or described as, the ``mediaType`` in its body, and its fields; what is ambiguous is
-refused, so that nobody else can read the same bytes as something else (CVE-2021-41190).
+refused, so that no other tool can read the same bytes as another document (CVE-2021-41190).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ MAX_ENTRIES = 10_000
 def check_document(raw: bytes, media_type: str) -> None:
     """Check that the bytes of a manifest or index are of the media type they were served or described as.
 
-    Media types that are no documents (`DOCUMENTS`, `SCHEMA1`) are none of its business: then it returns unlooked.
+    Bytes of other media types than `DOCUMENTS` and `SCHEMA1` are not checked.
 
     Args:
         raw: The bytes.
@@ -540,5 +540,5 @@ def _time(text: str) -> datetime | None:
         time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    # RFC 3339 times have an offset; a time without one is nobody's.
+    # RFC 3339 times have an offset.
     return time if time.tzinfo else None

@@ -382,7 +382,10 @@ def _as_path(text: str) -> str:
 def split_scheme(text: str) -> tuple[str, str]:
     """Return the scheme, ``http`` or ``https``, and the rest of a registry's URL; no scheme and all of any other text.
 
-    What looks like the URL of files, which ends with ``/`` or ``.tar``, is none of a registry.
+    The URL of a layout or an archive, which ends with ``/`` or ``.tar``, is not a registry's.
+
+    Args:
+        text: A URL, or any other name.
     """
     match = _FILES_URL.fullmatch(text)
     if match is None or match[1].lower() not in {"http", "https"} or _HTTP_FILES.fullmatch(_split_tag(match[2])[0]):

@@ -7,20 +7,12 @@ the value is of another type.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
-
-from distsdk._text import shortened
-from distsdk.errors import MalformedDocument
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from distsdk._text import quoted
+from distsdk._text import quoted, shortened
+from distsdk.errors import MalformedDocument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,7 +122,7 @@ def load_json(raw: bytes, *, what: str = "the document") -> dict[str, object]:
     """Return the JSON object that ``raw`` is, read as strictly as by `parse_json`.
 
     Args:
-        raw: The bytes; whoever reads them from a registry bounds their number.
+        raw: The bytes; the caller limits their number.
         what: How messages name them.
 
     Raises:
@@ -143,7 +135,7 @@ def parse_json(raw: bytes, *, what: str = "the document") -> object:
     """Return the JSON value that ``raw`` is, read strictly (RFC 8259).
 
     Args:
-        raw: The bytes; whoever reads them from a registry bounds their number.
+        raw: The bytes; the caller limits their number.
         what: How messages name them.
 
     Raises:
