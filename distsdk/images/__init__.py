@@ -1,4 +1,4 @@
-"""Images and artifacts as a person thinks of them."""
+"""Images and artifacts with their files, history and packages."""
 
 from typing import TYPE_CHECKING
 

@@ -23,27 +23,36 @@ if TYPE_CHECKING:
 
 
 class Artifact(Displayed):
-    """What is no image: a manifest, and layers that are files, or archives of files, each for itself.
+    """A manifest that is not an image: each layer is a file or an archive of files of its own.
 
     Attributes:
-        reference: By what name it was asked for.
-        manifest: What it consists of.
+        reference: The requested reference.
+        manifest: The manifest.
     """
 
     def __init__(
-        self, reference: Reference, manifest: Manifest, shelf: ContentSource, *, cache: Cache, strict: bool
+        self, reference: Reference, manifest: Manifest, source: ContentSource, *, cache: Cache, strict: bool
     ) -> None:
         """Use `image_or_artifact`."""
         self.reference = reference
         self.manifest = manifest
-        self._shelf = shelf
+        self._source = source
         self._cache = cache
         self._strict = strict
 
     def blob(self, layer: Descriptor) -> Blob:
-        """Return the bytes of a layer."""
-        return self._shelf.blob(layer)
+        """Return the bytes of a layer.
+
+        Args:
+            layer: Descriptor of the layer.
+        """
+        return self._source.blob(layer)
 
     def files(self, layer: Descriptor, diff_id: Digest | None) -> LayerFiles:
-        """Return a layer that is an archive, as files."""
+        """Return the files of a layer that is an archive.
+
+        Args:
+            layer: Descriptor of the layer.
+            diff_id: Expected digest of the uncompressed layer; None to skip the check.
+        """
         return LayerFiles(self.blob(layer), layer, diff_id=diff_id, cache=self._cache, strict=self._strict)

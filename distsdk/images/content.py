@@ -1,4 +1,4 @@
-"""Where an image's blobs are read from: a store, or a remote."""
+"""`ContentSource`: read the blobs of an image from a store or a remote."""
 
 from __future__ import annotations
 
@@ -35,12 +35,16 @@ class Meter:
         self._lock = ForkSafeLock()
 
     def add(self, count: int) -> None:
-        """Add to the count."""
+        """Add to the count.
+
+        Args:
+            count: Number of bytes.
+        """
         with self._lock:
             self.count += count
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Meter, ()  # where a blob is unpickled, nothing was fetched
+        return Meter, ()  # an unpickled blob has fetched nothing
 
 
 class MeteredSource:
@@ -51,7 +55,12 @@ class MeteredSource:
         self._meter = meter
 
     def open(self, offset: int, end: int | None) -> ByteStream:
-        """Open the source; see `Source.open`."""
+        """Open the source; see `Source.open`.
+
+        Args:
+            offset: First byte.
+            end: Byte after the last one; None for the end of the source.
+        """
         return _MeteredStream(self._source.open(offset, end), self._meter)
 
     def stat(self) -> Stat:
@@ -65,7 +74,7 @@ class MeteredSource:
 
 
 class _MeteredStream:
-    """A stream whose bytes are counted; what else it has, it has still."""
+    """A stream whose bytes are counted. Other attributes are those of the wrapped stream."""
 
     def __init__(self, stream: ByteStream, meter: Meter) -> None:
         self._stream = stream
@@ -84,30 +93,39 @@ class _MeteredStream:
 
 
 class ContentSource:
-    """Where an image's bytes are: in a store, or at a remote."""
+    """Reads the content of images from a store if it has it, else from a remote."""
 
     def __init__(self, remote: Fetcher, store: Store | None) -> None:
         self._remote = remote
         self._store = store
 
     def platforms(self, reference: Reference) -> tuple[Platform, ...]:
-        """Return the platforms of the index that a name stands for; none where it stands for an image."""
+        """Return the platforms of the index with a name; empty if the name is that of an image.
+
+        Args:
+            reference: The name.
+        """
         known = None if self._store is None else self._store.images().get(name_in_store(reference))
         if known is not None:
             blob = self.blob(known)
         else:
-            # Whatever it is: the same request as for the image.
+            # The same request as for an image, whatever the media type.
             blob = self._remote.fetch(reference.object, *(Hint("mediatype", kind) for kind in DEFAULT_ACCEPT))
         if blob.media_type not in INDEXES:
             return ()
         return Children(Index.parse(blob.read(), blob.media_type), self._index).platforms()
 
     def manifest(self, reference: Reference, platform: Platform | None) -> Blob:
-        """Return the manifest that a name stands for; by default for this machine, or what the store has."""
+        """Return the manifest with a name.
+
+        Args:
+            reference: The name.
+            platform: Platform of the image; by default the one in the store, else linux on this machine's architecture.
+        """
         known = None if self._store is None else self._store.images().get(name_in_store(reference))
         chosen = platform or Platform.local()
         if known is not None and platform is not None and known.platform is not None:
-            known = known if platform.choose([known.platform]) is not None else None  # pulled for another one
+            known = known if platform.choose([known.platform]) is not None else None  # pulled for another platform
         if known is None:
             return self._remote.fetch(reference.object, Hint("platform", str(chosen)))
         if known.media_type in INDEXES:
@@ -118,7 +136,12 @@ class ContentSource:
         return Index.parse(self.blob(descriptor).read(), descriptor.media_type)
 
     def blob(self, descriptor: Descriptor, meter: Meter | None = None) -> Blob:
-        """Return a blob, from the store where it has it; ``meter`` counts the bytes that the remote gives of it."""
+        """Return a blob, from the store if it has it, else from the remote.
+
+        Args:
+            descriptor: Descriptor of the blob.
+            meter: Counts the bytes that are fetched from the remote.
+        """
         if self._store is not None:
             with contextlib.suppress(NotFound):
                 return self._store.blob(descriptor.digest, media_type=descriptor.media_type)

@@ -1,10 +1,10 @@
-"""`Image` and `Layer`: an image as a person thinks of it, with its history, its layers, and one tree of files."""
+"""`Image` and `Layer`: an image with its configuration, history, layers and the merged tree of its files."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 from distsdk._progress import progress_bar
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     Progress = bool | Callable[["Layer", int], object]
 
-#: Bytes that `Image.read_bytes` and `Image.read_text` return at most unless told otherwise.
+#: Bytes that `Image.read_bytes` and `Image.read_text` return, at most, by default.
 READ_LIMIT = 64 * 1024 * 1024
 
 _log = logging.getLogger(__name__)
@@ -62,25 +62,23 @@ def image(
     strict: bool = False,
     progress: Progress = False,
 ) -> Image:
-    """Return an image. Its manifest and its config are fetched, and nothing of its layers.
+    """Return an image. Fetches its manifest and config, but no layers.
 
     Args:
-        reference: Which, ``redis:7``.
-        platform: Which child of an index, ``os/architecture[/variant]``; by default linux on this machine's
-            architecture, or what the store has under the name.
-        remote: Gives it; by default `connect` finds one.
-        store: Where it is looked for first, after a `pull`: what has the name there is it, and what is there is not
-            fetched.
-        cache: Keeps what is learnt of layers, so that none is read twice; by default a folder where this system keeps a
-            user's caches.
-        strict: Believe no table of contents and no byte that nothing vouches for.
-        progress: Show a bar while a whole layer is read, or call this with the layer and the bytes read so far, the
-            first time before any is read.
+        reference: Name of the image, such as ``redis:7``.
+        platform: Platform in an index, ``os/architecture[/variant]``; by default that of the image in the store, else
+            linux on this machine's architecture.
+        remote: Remote to fetch from; by default that of `connect`.
+        store: Store to read from first: an image that was pulled under the name is used, and its blobs are not fetched.
+        cache: Keeps the indexes of layers, so that each layer is read once; by default in the user's cache directory.
+        strict: Refuse tables of contents and bytes that cannot be verified.
+        progress: Show a bar while a whole layer is read; or a function, called with the layer and the bytes read so
+            far, first with 0.
 
     Raises:
-        NotFound: There is no such image.
-        PlatformNotFound: Not for the platform.
-        MediaTypeMismatch: It is no image but an artifact: `connect` and `fetch` its blobs.
+        NotFound: The image does not exist.
+        PlatformNotFound: The index has no image for the platform.
+        MediaTypeMismatch: The reference names an artifact, not an image: fetch its blobs with `connect`.
         DistError: As `Remote.fetch`.
 
     Examples:
@@ -94,25 +92,25 @@ def image(
         platform = Platform.parse(platform)
     if store is not None and not isinstance(store, Store):
         store = Store(store)
-    shelf = ContentSource(remote or connect(reference.locator), store)
-    return _load(reference, platform, shelf, cache or _default_cache(), strict=strict, progress=progress)
+    source = ContentSource(remote or connect(reference.locator), store)
+    return _load(reference, platform, source, cache or _default_cache(), strict=strict, progress=progress)
 
 
 def _load(
     reference: Reference,
     platform: Platform | None,
-    shelf: ContentSource,
+    source: ContentSource,
     cache: Cache,
     *,
     strict: bool,
     progress: Progress,
 ) -> Image:
-    """Return the image that a name stands for: `image`."""
-    found = _load_any(reference, platform, shelf, cache, strict=strict, progress=progress)
+    """Return the image with a name; see `image`."""
+    found = _load_any(reference, platform, source, cache, strict=strict, progress=progress)
     if isinstance(found, Image):
         return found
     kind = found.manifest.artifact_type or found.manifest.config.media_type
-    message = f"{reference} is no image, but an artifact of type {kind}: fetch its blobs by their digests"
+    message = f"{reference} is not an image but an artifact of type {kind}; fetch its blobs by their digests"
     raise MediaTypeMismatch(message, expected=tuple(sorted(CONFIGS)), got=found.manifest.config.media_type)
 
 
@@ -126,12 +124,12 @@ def image_or_artifact(
     cache: Cache | None = None,
     strict: bool = False,
 ) -> Image | Artifact:
-    """Return what a name stands for, an image or anything else that has layers.
+    """Return the image or artifact with a name.
 
     Args:
-        reference: Which.
-        remote: Gives it.
-        known: The manifest that it is known to stand for.
+        reference: The name.
+        remote: Remote to fetch from.
+        known: Descriptor of the manifest if it is known; saves a request.
         platform: As `image`.
         store: As `image`.
         cache: As `image`.
@@ -140,28 +138,28 @@ def image_or_artifact(
     Raises:
         DistError: As `image`.
     """
-    shelf = ContentSource(remote, store)
+    source = ContentSource(remote, store)
     cache = cache or _default_cache()
-    return _load_any(reference, platform, shelf, cache, known=known, strict=strict, progress=False)
+    return _load_any(reference, platform, source, cache, known=known, strict=strict, progress=False)
 
 
 def _load_any(
     reference: Reference,
     platform: Platform | None,
-    shelf: ContentSource,
+    source: ContentSource,
     cache: Cache,
     *,
     known: Descriptor | None = None,
     strict: bool,
     progress: Progress,
 ) -> Image | Artifact:
-    blob = shelf.manifest(reference, platform) if known is None else shelf.blob(known)
+    blob = source.manifest(reference, platform) if known is None else source.blob(known)
     manifest = Manifest.parse(blob.read(), blob.media_type)
     Meanings().add([manifest.config, *manifest.layers])
     if manifest.config.media_type not in CONFIGS:
-        return Artifact(reference, manifest, shelf, cache=cache, strict=strict)
-    config = ImageConfig.parse(shelf.blob(manifest.config).read(), manifest.config.media_type)
-    return Image(reference, manifest, config, shelf, cache=cache, strict=strict, progress=progress)
+        return Artifact(reference, manifest, source, cache=cache, strict=strict)
+    config = ImageConfig.parse(source.blob(manifest.config).read(), manifest.config.media_type)
+    return Image(reference, manifest, config, source, cache=cache, strict=strict, progress=progress)
 
 
 def _default_cache() -> Cache:
@@ -174,12 +172,12 @@ class Layer(Displayed):
     """A layer of an image.
 
     Attributes:
-        number: From 0, the lowest.
-        descriptor: What the manifest says about it.
-        diff_id: What it unpacks to, as the config says.
-        history: The step that made it; None where the config does not tell.
-        blob: Its bytes.
-        files: What is in it.
+        number: Number from 0, the lowest layer.
+        descriptor: Descriptor in the manifest.
+        diff_id: Digest of the uncompressed layer in the config.
+        history: Build step that created the layer; None if the config does not have it.
+        blob: The bytes of the layer.
+        files: The members and files of the layer.
     """
 
     def __init__(
@@ -202,43 +200,51 @@ class Layer(Displayed):
 
     @property
     def blob(self) -> Blob:
-        """The layer's bytes."""
+        """The bytes of the layer."""
         return self.files.blob
 
     @property
     def size(self) -> int:
-        """Bytes over the wire."""
+        """Compressed size in bytes."""
         return self.descriptor.size
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Its entries, in the order of the archive. This may read all of the layer, once: ``files.cost`` tells.
+        """The entries in the order of the archive. The first access reads ``files.cost`` bytes.
 
         Raises:
             DistError: As `LayerFiles.members`.
         """
         if self.files.source == "pass":
             _log.info("reading layer %d, %s, once: it has no table of contents", self.number, human_size(self.size))
-            with self._reported() as at:
-                at(0)
-                self.files.prepare(on_progress=at)
+            with self._report() as on_progress:
+                on_progress(0)
+                self.files.prepare(on_progress=on_progress)
         return self.files.members
 
     def open(self, member: Member, *, strict: bool = False) -> MemberFile:
-        """Open one of its files, as `LayerFiles.open`."""
+        """Open a file of the layer.
+
+        Args:
+            member: One of `members` that is a file.
+            strict: Refuse bytes that cannot be verified.
+
+        Raises:
+            DistError: As `LayerFiles.open`.
+        """
         return self.files.open(member, strict=strict)
 
     @contextlib.contextmanager
-    def _reported(self) -> Iterator[Callable[[int], object]]:
+    def _report(self) -> Iterator[Callable[[int], object]]:
         if callable(self._progress):
-            tell = self._progress
-            yield lambda count: tell(self, count)
+            report = self._progress
+            yield lambda count: report(self, count)
             return
-        with progress_bar(lambda: f"layer {self.number}", lambda: self.size, shown=self._progress) as at:
-            yield at
+        with progress_bar(lambda: f"layer {self.number}", lambda: self.size, shown=self._progress) as on_progress:
+            yield on_progress
 
     def __getstate__(self) -> dict[str, object]:
-        # Nobody is to be told of progress in another process.
+        # A function for progress is not passed to another process.
         return {**self.__dict__, "_progress": self._progress is True}
 
     def __dask_tokenize__(self) -> object:
@@ -252,17 +258,17 @@ class Layer(Displayed):
 
 
 class Image(Displayed):
-    """An image for one platform, to look into: its files are read without pulling it.
+    """An image for one platform, whose files can be read without pulling it.
 
-    Paths are text from the root, ``/etc/passwd``; symbolic links lead inside the image. What a layer holds is learnt
-    from the table of contents that it carries, if it does (eStargz, zstd:chunked); else by reading it once, which the
-    cache remembers. `cost` tells beforehand what that takes. Layers that a path does not need are left alone.
+    Paths are text from the root, ``/etc/passwd``; symbolic links are followed inside the image. The members of a layer
+    come from its table of contents if it has one (eStargz, zstd:chunked); else the layer is read once, and the cache
+    keeps its index. `cost` is the number of bytes to read. Layers that do not matter for a path are not read.
 
     Attributes:
-        reference: By what name it was asked for.
-        manifest: What it consists of.
-        config: How it is run, and how it was built.
-        layers: The lowest first.
+        reference: The requested reference.
+        manifest: The manifest.
+        config: The config: how to run the image, and how it was built.
+        layers: The layers, the lowest first.
     """
 
     def __init__(
@@ -270,7 +276,7 @@ class Image(Displayed):
         reference: Reference,
         manifest: Manifest,
         config: ImageConfig,
-        shelf: ContentSource,
+        source: ContentSource,
         *,
         cache: Cache,
         strict: bool,
@@ -278,21 +284,24 @@ class Image(Displayed):
     ) -> None:
         """Use `distsdk.image`."""
         if len(manifest.layers) != len(config.diff_ids):
-            message = f"{reference} has {counted(len(manifest.layers), 'layer')}, its config {len(config.diff_ids)}"
+            message = (
+                f"config of {reference} is invalid: expected {counted(len(manifest.layers), 'diffID')}, one for each "
+                f"layer, got {len(config.diff_ids)}"
+            )
             raise MalformedDocument(message)
         self.reference = reference
         self.manifest = manifest
         self.config = config
         self._strict = strict
-        self._shelf = shelf
+        self._source = source
         self._cache = cache
         self._progress = progress
         self._meter = Meter()
         made = [entry for entry in config.history if not entry.empty_layer]
-        files: dict[tuple[Descriptor, Digest], LayerFiles] = {}  # a layer that is named twice is held in memory once
+        files: dict[tuple[Descriptor, Digest], LayerFiles] = {}  # one object for a layer that is listed twice
         for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
             if (descriptor, diff_id) not in files:
-                blob = shelf.blob(descriptor, self._meter)
+                blob = source.blob(descriptor, self._meter)
                 found = LayerFiles(blob, descriptor, diff_id=diff_id, cache=cache, strict=strict)
                 files[descriptor, diff_id] = found
         self.layers = FixedRows(
@@ -309,91 +318,134 @@ class Image(Displayed):
 
     @property
     def digest(self) -> Digest:
-        """Of the manifest."""
+        """Digest of the manifest."""
         return self.manifest.digest
 
     @property
     def platform(self) -> Platform:
-        """What it runs on."""
+        """The platform of the image."""
         return self.config.platform
 
     @property
     def history(self) -> tuple[HistoryEntry, ...]:
-        """The steps it was built by, the first one first."""
+        """The build steps, the first one first."""
         return FixedRows(self.config.history)
 
     @property
     def download_size(self) -> int:
-        """Bytes of manifest, config and layers, as they come over the wire."""
+        """Bytes of manifest, config and compressed layers together."""
         return self.manifest.size + self.config.size + sum(layer.size for layer in self.layers)
 
     @property
     def cost(self) -> int:
-        """Bytes that it takes to know all its files: tables of contents, and the layers that have none. 0 later on.
+        """Bytes to read before all files are known: tables of contents, and whole layers without one; 0 afterwards.
 
-        May cost a small request for each layer.
+        May make a small request for each layer.
         """
-        # What is there twice is read once.
+        # A layer that is listed twice is read once.
         return sum({layer.descriptor.digest: layer.files.cost for layer in self.layers}.values())
 
     @property
     def fetched(self) -> int:
-        """Bytes of its layers that have come from the remote so far; none where a store has them."""
+        """Bytes of layers that were fetched from the remote so far. Bytes from a store do not count."""
         return self._meter.count
 
     def platforms(self) -> tuple[Platform, ...]:
-        """Return the platforms that there is an image for under its name. Costs a request; `for_platform` gets another.
+        """Return the platforms of the images with the same name. Makes a request; see `for_platform`.
 
         Raises:
             DistError: As `Remote.fetch`.
         """
-        return tuple(dict.fromkeys(self._shelf.platforms(self.reference))) or (self.platform,)
+        return tuple(dict.fromkeys(self._source.platforms(self.reference))) or (self.platform,)
 
     def for_platform(self, platform: str | Platform) -> Image:
-        """Return the image that has the same name, for another platform. Errors as `distsdk.image`.
+        """Return the image with the same name for another platform.
 
         Args:
             platform: One of `platforms`.
+
+        Raises:
+            DistError: As `distsdk.image`.
         """
         if isinstance(platform, str):
             platform = Platform.parse(platform)
-        return _load(self.reference, platform, self._shelf, self._cache, strict=self._strict, progress=self._progress)
+        return _load(self.reference, platform, self._source, self._cache, strict=self._strict, progress=self._progress)
 
     @cached_property
     def _tree(self) -> Overlay:
         return Overlay(self.layers)
 
     def ls(self, path: str = "/") -> list[Entry]:
-        """Return what is in a folder, sorted by name; of a file, itself.
+        """Return the entries in a directory, sorted by name; for any other path, its own entry.
+
+        Args:
+            path: The path; symbolic links are followed.
 
         Raises:
-            NotFound: There is nothing there.
-            DistError: As `Blob.stream`; a layer may be damaged, or larger than a limit allows.
+            NotFound: The path does not exist.
+            MalformedDocument: A layer is damaged.
+            LimitExceeded: A layer exceeds a limit.
+            DistError: As `Blob.stream`.
         """
         return Rows(self._tree.ls(path))
 
     def walk(self, path: str = "/") -> Iterator[Entry]:
-        """Yield all that is below a folder: each folder before what is in it. Errors as `ls`."""
+        """Yield all entries below a directory, each directory before its entries.
+
+        Args:
+            path: The directory.
+
+        Raises:
+            DistError: As `ls`.
+        """
         return self._tree.walk(path)
 
     def glob(self, pattern: str) -> Iterator[Entry]:
-        """Yield what a pattern matches: ``*``, ``?`` and ``[…]`` within a name, ``**`` any folders. Errors as `ls`."""
+        """Yield the entries that match a pattern.
+
+        Args:
+            pattern: Pattern from the root: ``*``, ``?`` and ``[…]`` match within a name, ``**`` any directories.
+
+        Raises:
+            DistError: As `ls`.
+        """
         return self._tree.glob(pattern)
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> Entry:
-        """Return what is at a path. Errors as `ls`."""
+        """Return the entry at a path.
+
+        Args:
+            path: The path.
+            follow_symlinks: Whether to follow a symbolic link at the end of the path.
+
+        Raises:
+            DistError: As `ls`.
+        """
         return self._tree.stat(path, follow_symlinks=follow_symlinks)
 
     def which_layer(self, path: str) -> Layer:
-        """Return the layer that put what is at a path; its ``history`` is the step that did. Errors as `ls`."""
+        """Return the layer that added a path; its ``history`` is the build step.
+
+        Args:
+            path: The path. A symbolic link at the end is not followed.
+
+        Raises:
+            DistError: As `ls`.
+        """
         return self.layers[self._tree.which_layer(path)]
 
     def open(self, path: str) -> MemberFile:
-        """Open a file, which can seek and reads no more than it has to; its ``trust`` says who vouches for that.
+        """Open a file for reading and seeking. Only the parts that are read are fetched.
+
+        Args:
+            path: The path; symbolic links are followed.
+
+        Returns:
+            A file object, whose ``trust`` is how its bytes are verified.
 
         Raises:
-            NotFound: There is no file.
-            Unsafe: Nothing vouches for its bytes, and the image is strict.
+            NotFound: There is no file at the path.
+            Unsafe: The image is strict, and the bytes cannot be verified.
             DistError: As `ls`.
         """
         return self._tree.open(path, strict=self._strict)
@@ -402,17 +454,17 @@ class Image(Displayed):
         """Return the content of a file.
 
         Args:
-            path: Which.
-            limit: Bytes that may be held in memory.
+            path: The path; symbolic links are followed.
+            limit: Size of the file in bytes, at most.
 
         Raises:
-            LimitExceeded: It has more.
+            LimitExceeded: The file is larger.
             DistError: As `open`.
         """
         with self.open(path) as file:
             if file.member.size > limit:
                 message = (
-                    f"{quoted(path)} is larger than the limit of {limit} bytes: open() it, or pass a higher limit="
+                    f"{quoted(path)} is larger than the limit of {limit} bytes; open() it, or pass a higher limit="
                 )
                 raise LimitExceeded(message, limit=limit)
             return file.read()
@@ -420,18 +472,22 @@ class Image(Displayed):
     def read_text(self, path: str, *, limit: int = READ_LIMIT) -> str:
         """Return the content of a file, decoded as UTF-8.
 
+        Args:
+            path: As `read_bytes`.
+            limit: As `read_bytes`.
+
         Raises:
-            UnicodeDecodeError: It is not UTF-8.
+            UnicodeDecodeError: The content is not UTF-8.
             DistError: As `read_bytes`.
         """
         return self.read_bytes(path, limit=limit).decode("utf-8")
 
     def packages(self) -> tuple[Package, ...]:
-        """Return what is installed, as the databases of dpkg, apk and rpm say; no other files are read.
+        """Return the installed packages in the databases of dpkg, apk and rpm. No other files are read.
 
         Raises:
             MalformedDocument: A database is damaged.
-            LimitExceeded: It is larger than can be.
+            LimitExceeded: A database exceeds a limit.
             DistError: As `ls`.
         """
         from distsdk.analysis.packages import read_packages
@@ -439,19 +495,18 @@ class Image(Displayed):
         return read_packages(self)
 
     def diff(self, other: Image, *, on_progress: Callable[[int, int], object] = lambda _done, _total: None) -> Diff:
-        """Return what another image has that is different: configs, histories, layers, packages and files.
+        """Return the differences to another image: config, history, layers, packages and files.
 
-        It takes all that is known of the files of both (`cost`). Files that have the same size, and do not come from a
-        layer that both have, are told apart by the digests in their tables of contents; where there is none, by reading
-        them, each once.
+        All files of both images must be known (`cost`). Files of equal size from different layers are compared by the
+        digests in tables of contents; files without such a digest are read once.
 
         Args:
-            other: What is taken for the later one.
+            other: The later image.
             on_progress: Called with the bytes of files read so far and the bytes to read, first before any is read; not
-                called if none has to be read.
+                called if no file has to be read.
 
         Raises:
-            Unsafe: Nothing vouches for a file's bytes, and its image is strict.
+            Unsafe: An image is strict, and the bytes of one of its files cannot be verified.
             DistError: As `packages`.
         """
         from distsdk.analysis.diff import compare
@@ -467,28 +522,27 @@ class Image(Displayed):
         on_progress: Callable[[Member], object] = lambda _: None,
         progress: bool | Callable[[int], object] = False,
     ) -> Applied:
-        """Write its files to a new directory, and change nothing outside of it, whatever the layers hold.
+        """Write the files to a new directory, and change nothing outside of it.
 
         Args:
-            directory: Where to: a new or an empty one, or what is left of an unpacking that ended early.
-            devices: Make device nodes.
-            dry_run: Write nothing; read and check all there is.
+            directory: A new or empty directory, or the remains of a failed `unpack`.
+            devices: Create device nodes.
+            dry_run: Write nothing, but read and check all layers.
             on_progress: Called with each entry before it is written.
-            progress: Show a bar of the layers' packed bytes if stderr is a terminal, unless
-                ``DISTSDK_DISABLE_PROGRESS`` is set; or call this with the packed bytes read so far: 0 at first, all of
-                them at the end.
+            progress: Show a bar of the compressed bytes if stderr is a terminal, unless ``DISTSDK_DISABLE_PROGRESS``
+                is set; or a function, called with the compressed bytes read so far, first with 0.
 
         Returns:
-            What was unpacked, and what was left out.
+            Counts of the entries that were unpacked and of those that were left out.
 
         Raises:
-            Unsafe: A name leads out of the directory, or that is not empty.
-            OSError: Something cannot be written.
+            Unsafe: A name leads out of the directory, or the directory is not empty.
+            OSError: An entry cannot be written.
             DistError: As `ls`.
         """
         blobs = [layer.blob for layer in self.layers]
         total = sum(layer.size for layer in self.layers)
-        with progress_bar(lambda: str(self.reference), lambda: total, shown=progress) as taken:
+        with progress_bar(lambda: str(self.reference), lambda: total, shown=progress) as on_read:
             return unpack(
                 blobs,
                 directory,
@@ -496,21 +550,20 @@ class Image(Displayed):
                 devices=devices,
                 dry_run=dry_run,
                 on_progress=on_progress,
-                taken=taken,
+                on_read=on_read,
             )
 
     def to_pandas(self, of: Literal["files", "layers", "history", "packages"] = "files") -> DataFrame:
-        """Return a table, whose columns sort and sum: sizes are integers, times are in UTC.
+        """Return a table with sizes as integers and times in UTC.
 
         Args:
-            of: ``files`` of the merged tree, which takes all that is known of them (`cost`): path, kind, size, mode,
-                uid, gid, modified, link, hard_link, and the layer that put it there; names that are no UTF-8 are
-                escaped. ``layers``, with the step that made each, or ``history``, the steps, with the layer that each
-                made: both cost nothing. Or ``packages``.
+            of: The table. ``files``: the merged tree with path, kind, size, mode, uid, gid, modified, link, hard_link
+                and layer; reads `cost` bytes, and escapes names that are not UTF-8. ``layers``: the layers with their
+                build steps. ``history``: the build steps with their layers. ``packages``: the installed packages.
 
         Raises:
             MissingExtra: pandas is not installed.
-            ValueError: There is no such table.
+            ValueError: ``of`` is not one of these names.
             DistError: As `ls`.
         """
         from distsdk.analysis.tables import table
@@ -518,15 +571,13 @@ class Image(Displayed):
         return table(self, of)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw where its bytes are: by folder, and by the layer they came with; also those that nobody sees.
-
-        This takes all its files: `cost` tells beforehand.
+        """Plot the bytes of files by directory and layer, including files hidden by upper layers. Reads `cost` bytes.
 
         Args:
-            ax: Where to draw; by default in a new figure.
+            ax: Axes to draw on; by default those of a new figure.
 
         Raises:
-            MissingExtra: matplotlib is not there.
+            MissingExtra: matplotlib is not installed.
             DistError: As `ls`.
         """
         from distsdk.display.plots import plot
@@ -534,26 +585,19 @@ class Image(Displayed):
         return plot(self, ax)
 
     def explore(self) -> ImageExplorer:
-        """Return an explorer: in a notebook widgets, to look at folders, files and layers; elsewhere a page about it.
+        """Return an explorer of directories, files and layers: widgets in a notebook, elsewhere a page about the image.
 
-        It costs a few small requests. Whatever takes more than a megabyte is asked for first, by a button that says how
-        much. It is not shown in this call, but at the end of a cell, or with ``display``.
+        Makes a few small requests. Anything over a megabyte is fetched after a click on a button with its size. The
+        explorer is shown at the end of a cell, or by ``display``.
         """
         from distsdk.display.widgets import ImageExplorer
 
         return ImageExplorer(self)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Documents and places, and nothing of what was learnt of the layers: the cache has that.
-        return _image_again, (
-            self.reference,
-            self.manifest,
-            self.config,
-            self._shelf,
-            self._cache,
-            self._strict,
-            self._progress is True,
-        )
+        # The indexes of layers are not pickled: the cache has them.
+        make = partial(Image, cache=self._cache, strict=self._strict, progress=self._progress is True)
+        return make, (self.reference, self.manifest, self.config, self._source)
 
     def __dask_tokenize__(self) -> object:
         return "distsdk.Image", str(self.digest)
@@ -570,15 +614,3 @@ class Image(Displayed):
 
         layers = tuple((layer.descriptor, layer.history) for layer in self.layers)
         return image(str(self.reference), self.digest, self.config, layers, self.download_size)
-
-
-def _image_again(  # noqa: PLR0917 - as pickled
-    reference: Reference,
-    manifest: Manifest,
-    config: ImageConfig,
-    shelf: ContentSource,
-    cache: Cache,
-    strict: bool,
-    progress: bool,
-) -> Image:
-    return Image(reference, manifest, config, shelf, cache=cache, strict=strict, progress=progress)

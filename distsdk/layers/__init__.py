@@ -1,1 +1,1 @@
-"""From blobs to files: what is inside a layer."""
+"""Read the files inside layers, merge the layers into one tree, and unpack them."""

@@ -1,4 +1,4 @@
-"""A folder in which what was learnt about layers is kept: bounded, shared by processes, cleared at any time."""
+"""`Cache`: indexes and copies of layers on disk, limited in size, shared by processes, safe to clear at any time."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from distsdk.spec.digest import Digest
 
-#: Bytes that a cache keeps, unless told otherwise.
+#: Bytes that a cache keeps by default.
 LIMIT = 4 * 1024**3
 
-#: Bytes of a file that is read into memory: an index of a million members.
+#: Bytes of a file that `Cache.load` reads into memory at most; an index of a million members fits.
 MAX_LOADED = 256 * 1024**2
 
-#: Seconds after which a file that nobody finished was left behind by somebody who was killed.
+#: Seconds after which an unfinished file or a lock is taken for that of a killed process.
 STALE = 24 * 60 * 60.0
 
-#: Seconds to wait for another process that is about to write the same; then both do.
-PATIENCE = 600.0
+#: Seconds to wait for another process that writes the same file; after that both write it.
+LOCK_TIMEOUT = 600.0
 
-#: No link is followed, no child inherits a file, and nobody waits for the other end of a pipe that was planted.
+#: Open flags: do not follow links, do not pass the file to child processes, do not block on a planted pipe.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 
 _BEGUN, _LOCK = ".begun", ".lock"
@@ -42,25 +42,25 @@ _log = logging.getLogger(__name__)
 
 
 class Cache(Displayed):
-    """Files by the digest of the layer they are about. What is not there can be made anew.
+    """Files named by the digest of a layer. Each can be created again from the layer.
 
-    Whoever can write into the folder decides what a layer seems to hold. So it has to belong to the user, and be
-    writable by nobody else; files in it that are links, or another user's, are passed over.
+    A process that can write to the directory can forge the content of layers. Therefore the directory must belong to
+    the user, and no other user may write to it. Links, and files of other users, are ignored.
 
-    Files appear under their names whole. Those that were not used for longest are removed when there are more bytes
-    than the limit; who is reading one reads on. Threads and processes may share a cache.
+    A file appears under its name only when it is complete. The least recently used files are removed when the total
+    exceeds the limit; a reader that has one open can finish. Threads and processes may share a cache.
 
     Attributes:
-        folder: Where they are; made on first use.
+        folder: The directory; created on first use.
         limit: Bytes of all files together.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, limit: int = LIMIT) -> None:
-        """Name the folder. Nothing is read or made.
+        """Name the directory. Nothing is read or created.
 
         Args:
-            folder: For this cache alone.
-            limit: Bytes of all files together. A file that is larger by itself is not kept.
+            folder: The directory, used by this cache alone.
+            limit: Bytes of all files together. A single file larger than this is not kept.
         """
         self.folder = Path(folder)
         self.limit = limit
@@ -71,14 +71,14 @@ class Cache(Displayed):
         return f"<Cache {self.folder} at most {human_size(self.limit)}>"
 
     def load(self, digest: Digest, kind: str) -> bytes | None:
-        """Return a file's bytes, or None where there is none that can be used.
+        """Return the bytes of a file, or None if there is no usable file.
 
         Args:
-            digest: The layer's.
-            kind: What it is, and its version: letters and digits.
+            digest: Digest of the layer.
+            kind: Kind and version of the file: letters and digits.
 
         Raises:
-            Unsafe: Others may write into the folder.
+            Unsafe: Other users may write to the directory.
         """
         file = self.open(digest, kind)
         if file is None:
@@ -88,16 +88,16 @@ class Cache(Displayed):
         return data if len(data) <= MAX_LOADED else None
 
     def open(self, digest: Digest, kind: str) -> io.FileIO | None:
-        """Open a file for reading, or return None where there is none that can be used.
+        """Open a file for reading, or return None if there is no usable file.
 
         Args:
-            digest: The layer's.
-            kind: What it is, and its version: letters and digits.
+            digest: Digest of the layer.
+            kind: Kind and version of the file: letters and digits.
 
         Raises:
-            Unsafe: Others may write into the folder.
+            Unsafe: Other users may write to the directory.
         """
-        if not self._is_there():
+        if not self._exists():
             return None
         path = self._path(digest, kind)
         try:
@@ -106,26 +106,26 @@ class Cache(Displayed):
             return None
         if not _is_ours(os.fstat(file.fileno()), regular=True):
             file.close()
-            _log.debug("%s is a link, or another user's: passed over", path)
+            _log.debug("cache file %s ignored: it is a link or belongs to another user", path)
             return None
         with contextlib.suppress(OSError):
-            os.utime(file.fileno() if os.utime in os.supports_fd else path)  # it was used just now
+            os.utime(file.fileno() if os.utime in os.supports_fd else path)  # marks it as used now
         return file
 
     @contextlib.contextmanager
     def write(self, digest: Digest, kind: str) -> Iterator[io.FileIO]:
-        """Yield a new file that takes its name when the block ends well, in place of one that has it.
+        """Yield a new file, and put it under its name when the block ends without an exception.
 
-        It is open for reading too, and closed in the end. A duplicate of its descriptor reads on, also when the file
-        was removed.
+        The file is also open for reading, and closed after the block. A duplicate of its descriptor stays readable if
+        the file is removed. An older file of the same name is replaced.
 
         Args:
-            digest: The layer's.
-            kind: What it is, and its version: letters and digits.
+            digest: Digest of the layer.
+            kind: Kind and version of the file: letters and digits.
 
         Raises:
-            Unsafe: Others may write into the folder.
-            OSError: It cannot be written.
+            Unsafe: Other users may write to the directory.
+            OSError: The file cannot be written.
         """
         self._make()
         path = self._path(digest, kind)
@@ -139,7 +139,7 @@ class Cache(Displayed):
             if size <= self.limit:
                 begun.replace(path)
             else:
-                _log.debug("%s is larger than the cache's limit: not kept", path)
+                _log.debug("cache file %s not kept: larger than the limit of the cache", path)
                 begun.unlink()
                 return
         except BaseException:
@@ -151,41 +151,46 @@ class Cache(Displayed):
 
     @contextlib.contextmanager
     def alone(self, digest: Digest) -> Iterator[None]:
-        """Let no other process, or thread, do the same for this layer meanwhile, so that it is fetched once.
+        """Hold a lock for a layer, so that only one thread of one process fetches it.
 
-        Whoever waited looks again whether there is something now. After ten minutes nobody waits any longer, and nobody
-        does where there can be no lock.
+        A caller should check the cache again inside the block, since another process may have written the file while
+        this one waited. The block also runs, without the lock, after `LOCK_TIMEOUT` and on file systems without locks.
 
         Args:
-            digest: The layer's.
+            digest: Digest of the layer.
 
         Raises:
-            Unsafe: Others may write into the folder.
+            Unsafe: Other users may write to the directory.
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self._path(digest, "pass").with_suffix(_LOCK), timeout=PATIENCE, thread_local=False)
+        lock = FileLock(self._path(digest, "pass").with_suffix(_LOCK), timeout=LOCK_TIMEOUT, thread_local=False)
         try:
             self._make()
             lock.acquire()
         except (Timeout, OSError) as error:
-            _log.debug("no lock for %s: %s", digest, error)
+            _log.debug("cache lock for %s failed: %s", digest, error)
         try:
             yield
         finally:
             lock.release()
 
     def discard(self, digest: Digest, kind: str) -> None:
-        """Remove a file that turned out to be of no use, if it is there."""
+        """Remove a file that cannot be used, if it exists.
+
+        Args:
+            digest: Digest of the layer.
+            kind: Kind and version of the file: letters and digits.
+        """
         with contextlib.suppress(OSError):
             self._path(digest, kind).unlink()
 
     def size(self) -> int:
-        """Return the bytes of all files in it."""
+        """Return the size of all files together, in bytes."""
         return sum(size for _, size, _ in self._files())
 
     def clear(self) -> int:
-        """Remove all files, and return how many bytes they had. Who is reading one reads on."""
+        """Remove all files, and return their size in bytes. A reader that has one open can finish."""
         freed = 0
         for path, size, _ in self._files():
             with contextlib.suppress(OSError):
@@ -197,7 +202,7 @@ class Cache(Displayed):
         return self.folder / f"{digest.algorithm}-{digest.hex}.{kind}"
 
     def _files(self) -> list[tuple[Path, int, float]]:
-        """Return the files with their bytes and when they were used."""
+        """Return each file with its size in bytes and the time of its last use."""
         found = []
         with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
             for entry in entries:
@@ -208,7 +213,7 @@ class Cache(Displayed):
         return found
 
     def _trim(self, newest: Path) -> None:
-        """Remove what was not used for longest, until the rest is within the limit."""
+        """Remove the least recently used files until the rest is within the limit."""
         now = time.time()
         files = sorted(self._files(), key=lambda file: (file[0] == newest, file[2]))
         total = sum(size for _, size, _ in files)
@@ -221,29 +226,33 @@ class Cache(Displayed):
                 total -= size
 
     def _make(self) -> None:
-        if not self._is_there():
+        if not self._exists():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._is_there()
+            self._exists()
 
-    def _is_there(self) -> bool:
-        """Return whether there is a folder; raise where it is not safe."""
+    def _exists(self) -> bool:
+        """Return whether the directory exists.
+
+        Raises:
+            Unsafe: The directory belongs to another user, or others may write to it.
+        """
         try:
             about = self.folder.stat()
         except OSError:
             return False
         if not stat.S_ISDIR(about.st_mode) or not _is_ours(about, regular=False):
             message = (
-                f"the cache {self.folder} is no folder, belongs to somebody else, or may be written by others, who"
-                " could plant what layers seem to hold: make it yours alone (chmod 700), or name another one"
+                f"cache {self.folder} refused: it is not a directory of this user that only this user may write to, so"
+                " other users could forge the content of layers; run chmod 700 on it, or name another directory"
             )
             raise Unsafe(message)
         return True
 
 
 def _is_ours(about: os.stat_result, *, regular: bool) -> bool:
-    """Return whether this user alone can have written it."""
+    """Return whether only this user can have written a file or directory."""
     if regular and (not stat.S_ISREG(about.st_mode) or about.st_nlink > 1):
         return False
-    if not hasattr(os, "geteuid"):  # Windows has no such owners
+    if not hasattr(os, "geteuid"):  # Windows has no numeric owners
         return True
     return about.st_uid == os.geteuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -1,4 +1,4 @@
-"""How the bytes of a layer are packed: told apart, and unpacked within limits."""
+"""Detect the compression of a layer, and decompress it within limits."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from distsdk.errors import LimitExceeded, MalformedDocument
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Bytes handed out at a time, at most: of 256 KiB to 4 MiB, 2 MiB was the fastest where threads pass them on.
+#: Bytes of a decompressed chunk, at most. Of 256 KiB to 4 MiB, 2 MiB was the fastest between threads.
 STEP = 2 * 1024 * 1024
 
-#: Packed bytes given to a decompressor at a time, at most: it copies what it has not yet used whenever it returns …
+#: Compressed bytes passed to a decompressor at a time, at most. It copies all unused input whenever it returns.
 _SLICE = 512 * 1024
-#: … and of a member or frame that begins. Doubled as it goes on, so that what is copied at its end is no more than it
-#: had itself, and members of few bytes cost few.
+#: Compressed bytes passed first for each gzip member or zstd frame, then doubled. So the input that is copied at the
+#: end of a member is never longer than the member, and many small members take linear time.
 FIRST_SLICE = 256
 
-#: Bytes from the beginning of a layer that tell how it is packed.
+#: Bytes at the beginning of a layer that identify its compression.
 MAGIC_SIZE = 4
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-#: https://www.rfc-editor.org/rfc/rfc8878#section-3.1.2: of the first byte, the lower four bits are anything.
+#: https://www.rfc-editor.org/rfc/rfc8878#section-3.1.2: a first byte from 0x50 to 0x5F precedes these three.
 _SKIPPABLE = b"\x2a\x4d\x18"
 
 #: Bytes of the header of a zstd frame, at most: https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1
 _MAX_FRAME_HEADER = 18
 
-#: Bytes of a member's header, footer and window bits included: gzip, not zlib or raw deflate.
-_GZIP_WINDOW_BITS = 31
+#: zlib's ``wbits`` for gzip (16) with a window of 32 KiB (15): https://zlib.net/manual.html
+GZIP_WINDOW_BITS = 31
 
 
 class Compression(Enum):
-    """How a layer is packed."""
+    """The compression of a layer."""
 
     PLAIN = "plain"
     GZIP = "gzip"
@@ -56,22 +56,21 @@ def _limit(default: int) -> int:
 
 @frozen(kw_only=True)
 class LayerLimits:
-    """How much a layer may be: whoever packed it may have meant it as a bomb.
+    """Limits on the resources that a layer may use, since it may be a decompression bomb.
 
     Attributes:
-        output: Bytes it may unpack to; for several layers that are unpacked together, all of them. No file in it may be
-            larger either, holes included.
-        ratio: How many times as many as its packed bytes that may be; gzip reaches 1,030 with zeros, files that are no
-            bombs some 10, logs 30.
-        ratio_from: Bytes it may unpack to before the ratio counts.
-        window: Bytes that a zstd decompressor may have to keep, as ``zstd --long=27`` does.
-        members: Entries it may have …
-        image_members: … and all layers of an image together, a layer that is named twice counted twice. In the merged
-            tree, the directories that they imply may be as many again.
-        path: Bytes of the name of an entry, and of what a link points to: what Linux takes in one call.
-        header: Bytes of the extended headers of one entry (PAX records with its extended attributes, long names, the
-            map of a sparse file) …
-        headers: … and of all entries together.
+        output: Uncompressed bytes of a layer, and of all layers that are unpacked together. Also the size of one file,
+            holes included.
+        ratio: Uncompressed bytes per compressed byte. Zeros in gzip reach 1,030, usual layers 10, logs 30.
+        ratio_from: Uncompressed bytes from which on ``ratio`` is checked.
+        window: Bytes of the window of a zstd frame; the default is that of ``zstd --long=27``.
+        members: Entries of one layer.
+        image_members: Entries of all layers of an image together; a layer that the manifest lists twice counts twice.
+            The directories that entries imply in the merged tree have a limit of the same size.
+        path: Bytes of the name of an entry and of a link's target; the default is Linux's ``PATH_MAX``.
+        header: Bytes of the extended headers of one entry: pax records including extended attributes, long names, the
+            map of a sparse file.
+        headers: Bytes of the extended headers of all entries of a layer.
     """
 
     output: int = _limit(64 * 1024**3)
@@ -91,22 +90,35 @@ class LayerLimits:
 DEFAULT_LIMITS = LayerLimits()
 
 
+def raise_limit(name: str) -> str:
+    """Return the remedy for a message: how to raise a limit of `LayerLimits`.
+
+    Args:
+        name: The attribute.
+    """
+    return f"if you trust the layer, pass limits=LayerLimits({name}=…) to distsdk.apply or distsdk.LayerFiles"
+
+
 def too_many_entries(limits: LayerLimits) -> LimitExceeded:
-    """Return the error of layers that have more entries than they may have together."""
+    """Return the error for layers that exceed the common limit of entries.
+
+    Args:
+        limits: ``image_members`` is the limit.
+    """
     return LimitExceeded(
-        f"the layers have more entries together, with the directories these imply, than the limit of "
-        f"{limits.image_members:,}: pass limits=LayerLimits(image_members=…) if they are to be trusted",
+        f"the layers, with the directories that they imply, have more than {limits.image_members:,} entries together, "
+        "which is the limit; if you trust them, unpack one after the other with distsdk.apply",
         limit=limits.image_members,
     )
 
 
 def compression_of(media_type: str, head: bytes) -> Compression:
-    """Return how a layer is packed.
+    """Return the compression of a layer.
 
     Args:
-        media_type: What it is said to be. A media type that says how it is packed has to be right; one that does not,
-            such as ``application/octet-stream``, leaves it to the bytes.
-        head: Its first bytes, `MAGIC_SIZE` of them where there are so many.
+        media_type: Media type of the layer. If it names a compression, the bytes must agree; others, such as
+            ``application/octet-stream``, leave the decision to the bytes.
+        head: First `MAGIC_SIZE` bytes of the layer, or all of a shorter one.
 
     Raises:
         MalformedDocument: Media type and bytes disagree.
@@ -117,16 +129,16 @@ def compression_of(media_type: str, head: bytes) -> Compression:
         found = Compression.ZSTD
     else:
         found = Compression.PLAIN
-    said = _said_by(media_type)
-    if said is not None and said is not found:
+    declared = _declared_by(media_type)
+    if declared is not None and declared is not found:
         raise MalformedDocument(
-            f"a layer of media type {quoted(media_type)} is {found.value} by its first bytes: whoever made the image "
-            "has to correct one of them"
+            f"compression of a layer is invalid: expected {declared.value} for media type {quoted(media_type)}, got "
+            f"{found.value}; the image must be built again"
         )
     return found
 
 
-def _said_by(media_type: str) -> Compression | None:
+def _declared_by(media_type: str) -> Compression | None:
     if media_type.endswith(("+gzip", ".gzip")):
         return Compression.GZIP
     if media_type.endswith(("+zstd", ".zstd")):
@@ -139,7 +151,12 @@ def _is_skippable(head: bytes) -> bool:
 
 
 def peek(chunks: Iterable[bytes], size: int = MAGIC_SIZE) -> tuple[bytes, Iterator[bytes]]:
-    """Return the first bytes, ``size`` of them unless there are fewer, and all chunks, those looked at included."""
+    """Return the first bytes of an iterable, and an iterator over all of its chunks.
+
+    Args:
+        chunks: The chunks.
+        size: Number of bytes; fewer are returned if the chunks have fewer.
+    """
     rest = iter(chunks)
     seen: list[bytes] = []
     while sum(map(len, seen)) < size and (chunk := next(rest, None)) is not None:
@@ -150,32 +167,31 @@ def peek(chunks: Iterable[bytes], size: int = MAGIC_SIZE) -> tuple[bytes, Iterat
 def decompress(
     chunks: Iterable[bytes], compression: Compression, *, limits: LayerLimits = DEFAULT_LIMITS
 ) -> Iterator[bytes]:
-    """Yield what a layer unpacks to, in constant memory; all of the packed bytes have been read when it ends.
+    """Yield the uncompressed bytes of a layer in constant memory, and read the compressed bytes to their end.
 
-    gzip may have several members, zstd several frames, skippable ones among them. What follows on the last one has to
-    be another one.
+    gzip data may have several members, zstd data several frames, including skippable ones. No other data may follow.
 
     Args:
-        chunks: The packed bytes.
-        compression: How they are packed.
-        limits: Those of output, ratio and window hold here.
+        chunks: The compressed bytes.
+        compression: Their compression.
+        limits: ``output``, ``ratio`` and ``window`` apply.
 
     Yields:
-        Chunks of at least one byte: of `STEP` bytes, 2 MiB, at most where something was unpacked.
+        Chunks of at least one byte, and of at most `STEP` bytes unless the layer is uncompressed.
 
     Raises:
-        MalformedDocument: The bytes are damaged, end in the middle, or are followed by something else.
-        LimitExceeded: They would unpack to more than a limit allows.
+        MalformedDocument: The data is damaged or truncated, or other data follows.
+        LimitExceeded: The layer exceeds a limit.
     """
-    taken = given = 0
+    consumed = produced = 0
 
     def counted() -> Iterator[memoryview]:
-        nonlocal taken
+        nonlocal consumed
         for chunk in chunks:
             view = memoryview(chunk)
             for start in range(0, len(view), _SLICE):
                 piece = view[start : start + _SLICE]
-                taken += len(piece)
+                consumed += len(piece)
                 yield piece
 
     if compression is Compression.GZIP:
@@ -185,24 +201,38 @@ def decompress(
     else:
         output = filter(None, iter(chunks))
     for chunk in output:
-        given += len(chunk)
-        if given > limits.output:
+        produced += len(chunk)
+        if produced > limits.output:
             raise LimitExceeded(
-                f"a layer unpacks to more than the limit of {human_size(limits.output)}: pass limits=LayerLimits("
-                "output=…) if it is to be trusted",
+                f"a layer unpacks to more than the limit of {human_size(limits.output)}; {raise_limit('output')}",
                 limit=limits.output,
             )
-        if compression is not Compression.PLAIN and given > limits.ratio_from and given > limits.ratio * taken:
-            raise LimitExceeded(
-                f"a layer unpacks to more than {limits.ratio} times its packed size, as bombs do: pass "
-                "limits=LayerLimits(ratio=…) if it is to be trusted",
-                limit=limits.ratio,
-            )
+        if compression is not Compression.PLAIN:
+            check_ratio(produced, consumed, limits)
         yield chunk
 
 
+def check_ratio(produced: int, consumed: int, limits: LayerLimits) -> None:
+    """Refuse a layer that grows as decompression bombs do.
+
+    Args:
+        produced: Uncompressed bytes so far.
+        consumed: Compressed bytes so far.
+        limits: ``ratio`` and ``ratio_from`` apply.
+
+    Raises:
+        LimitExceeded: The ratio exceeds the limit.
+    """
+    if produced > limits.ratio_from and produced > limits.ratio * consumed:
+        raise LimitExceeded(
+            f"a layer unpacks to more than {limits.ratio} times its compressed size, as decompression bombs do; "
+            f"{raise_limit('ratio')}",
+            limit=limits.ratio,
+        )
+
+
 class _Inflater(Protocol):
-    """What `zlib.decompressobj` returns, and isal's like it."""
+    """The decompressor objects of `zlib` and of isal."""
 
     @property
     def eof(self) -> bool: ...
@@ -214,7 +244,7 @@ class _Inflater(Protocol):
 
 
 class _Zlib(Protocol):
-    """The module `zlib`, or isal's like it."""
+    """The module `zlib`, or isal's replacement for it."""
 
     error: type[Exception]
 
@@ -222,7 +252,7 @@ class _Zlib(Protocol):
 
 
 def _zlib() -> _Zlib:
-    """Return the fastest there is; what comes out is the same."""
+    """Return the fastest module that is installed."""
     for name in ("isal.isal_zlib", "zlib"):
         try:
             module: _Zlib = import_module(name)
@@ -234,23 +264,23 @@ def _zlib() -> _Zlib:
 
 def _gunzip(pieces: Iterator[memoryview]) -> Iterator[bytes]:
     zlib = _zlib()
-    inflater = zlib.decompressobj(_GZIP_WINDOW_BITS)
+    inflater = zlib.decompressobj(GZIP_WINDOW_BITS)
     size = FIRST_SLICE
     at = 0
     for piece in pieces:
         left = piece
         output = b""
-        while left or len(output) == STEP:  # a full step may leave more in the decompressor than it has taken in
+        while left or len(output) == STEP:  # after a full step the decompressor may hold more output
             if inflater.eof:
                 if not left:
                     break
-                inflater, size = zlib.decompressobj(_GZIP_WINDOW_BITS), FIRST_SLICE
+                inflater, size = zlib.decompressobj(GZIP_WINDOW_BITS), FIRST_SLICE
             given = left[:size]
             try:
                 output = inflater.decompress(given, STEP)
             except zlib.error as error:
                 raise MalformedDocument(
-                    f"a layer's gzip data is damaged, or followed by something else, between byte {at} and "
+                    f"a layer's gzip data is damaged, or followed by other data, between byte {at} and "
                     f"{at + len(piece)}: {error}"
                 ) from error
             left = left[len(given) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail) :]
@@ -269,7 +299,7 @@ def _unzstd(pieces: Iterator[memoryview], window: int) -> Iterator[bytes]:
         from backports import zstd
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: min(31, max(10, window.bit_length() - 1))}
     frame: zstd.ZstdDecompressor | None = None
-    begun = b""  # the header of a frame, as long as it is not all there
+    begun = b""  # an incomplete frame header
     size = FIRST_SLICE
     at = 0
     for piece in pieces:
@@ -303,20 +333,25 @@ def _unzstd(pieces: Iterator[memoryview], window: int) -> Iterator[bytes]:
 
 
 def _has_frame_header(head: bytes, at: int, window: int) -> bool:
-    """Look at the beginning of a frame, and return whether it is all there.
+    """Check the beginning of a zstd frame, and return whether the header is complete.
 
-    The library refuses large windows too, but does not say so in a way that can be told from damage.
+    The library refuses large windows too, but with the same error as for damaged data.
+
+    Args:
+        head: First bytes of the frame.
+        at: Position of the frame in the layer, for messages.
+        window: Largest window in bytes.
 
     Raises:
-        MalformedDocument: It is not one, or one that needs a dictionary.
-        LimitExceeded: It needs a larger window than ``window``.
+        MalformedDocument: The bytes do not begin a frame, or the frame needs a dictionary.
+        LimitExceeded: The frame needs a larger window.
     """
     if len(head) < MAGIC_SIZE:
         return False
     if _is_skippable(head):
         return True
     if not head.startswith(_ZSTD):
-        raise MalformedDocument(f"a layer's zstd data is damaged, or followed by something else, near byte {at}")
+        raise MalformedDocument(f"a layer's zstd data is damaged, or followed by other data, near byte {at}")
     # https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.1
     if len(head) == MAGIC_SIZE:
         return False
@@ -329,7 +364,7 @@ def _has_frame_header(head: bytes, at: int, window: int) -> bool:
         return False
     rest = head[5 + window_size :]
     if any(rest[:dictionary_size]):
-        raise MalformedDocument("a layer's zstd data needs a dictionary, which no layer may: it cannot be unpacked")
+        raise MalformedDocument("a layer's zstd data cannot be decompressed: it needs a dictionary")
     if single:
         needed = int.from_bytes(rest[dictionary_size : dictionary_size + content_size], "little")
         needed += 256 if content_size == 2 else 0
@@ -338,12 +373,12 @@ def _has_frame_header(head: bytes, at: int, window: int) -> bool:
         needed = base + base // 8 * (head[5] & 7)
     if needed > window:
         raise LimitExceeded(
-            f"a layer's zstd data needs {human_size(needed)} of memory to be unpacked, the limit is "
-            f"{human_size(window)}: pass limits=LayerLimits(window=…) if it is to be trusted",
+            f"a layer's zstd data needs a window of {human_size(needed)}, the limit is {human_size(window)}; "
+            f"{raise_limit('window')}",
             limit=window,
         )
     return True
 
 
 def _cut(name: str, size: int) -> MalformedDocument:
-    return MalformedDocument(f"a layer's {name} data ends after {size} bytes, in the middle: it was cut")
+    return MalformedDocument(f"a layer's {name} data is truncated after {size} bytes")

@@ -1,9 +1,9 @@
-"""gzip that is read from its middle: where that can begin, and how.
+"""Read gzip data from its middle: find the points where decompression can start, and start there.
 
-Deflate can be entered between two of its blocks, even inside a byte, by whoever has the 32 KiB that come before. The
-system's zlib tells those places while it unpacks. Python's `zlib` does not, but needs nothing more to read from them.
-(indexed_gzip tells them too. It wants files rather than streams, holds the interpreter's lock, and takes a cut file
-for a whole one.)
+Decompression can start between two deflate blocks, even inside a byte, if the 32 KiB of output before that point are
+known. The system's zlib reports these points while it decompresses. Python's `zlib` does not report them, but can start
+there. (indexed_gzip finds them too, but needs files instead of streams, holds the interpreter lock, and accepts
+truncated files.)
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from distsdk.errors import LimitExceeded, MalformedDocument
-from distsdk.layers.compression import FIRST_SLICE
+from distsdk.layers.compression import FIRST_SLICE, GZIP_WINDOW_BITS, check_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from distsdk.layers.compression import LayerLimits
 
-#: Bytes between two places, unpacked and packed, the last block of each not counted: a read of a few bytes costs one
-#: span, or two where it lies across a border. Two are less than 1.5 MB.
+#: Uncompressed and compressed bytes after which a span ends with the next block. A short read costs one span, or two at
+#: a border; two spans are less than 1.5 MB of compressed data.
 SPACING = 2 * 1024 * 1024
 PACKED_SPACING = 640 * 1024
 
-#: Bytes of one span, packed and unpacked, since it has to be in memory. A block that is longer was made to be.
+#: Bytes of one span, compressed and uncompressed: a span is held in memory. No usual compressor writes longer blocks.
 MAX_SPAN = 128 * 1024 * 1024
 
-#: Bytes handed out at a time.
+#: Bytes of a decompressed chunk.
 _STEP = 256 * 1024
 
-#: Packed bytes given to zlib at a time, at most: its counters have 32 bits.
+#: Compressed bytes passed to zlib at a time, at most: its counters have 32 bits.
 _SLICE = 1024 * 1024
 
 _WINDOW = 32 * 1024
 
 # https://zlib.net/manual.html
-_GZIP = 31  # window bits
 _RAW = -15
 _Z_BLOCK = 5
 _Z_OK, _Z_STREAM_END, _Z_BUF_ERROR = 0, 1, -5
@@ -50,25 +49,24 @@ _BITS_LEFT, _LAST_BLOCK, _BLOCK_ENDED = 7, 64, 128
 
 _TRAILER = 8  # bytes after a member's data: CRC and size
 
-#: A block of deflate with nothing in it (RFC 1951, section 3.2), least significant bit first, and its bits: with fixed
-#: codes, and with codes of its own. Of these, every number of bits modulo 8 can be put together; that fills up the byte
-#: inside which a span begins.
+#: Empty deflate blocks (RFC 1951, section 3.2), least significant bit first, and their lengths in bits: one with fixed
+#: codes, one with dynamic codes. Together they give every length modulo 8, which fills up the first byte of a span.
 _FIXED, _FIXED_BITS = 0x2, 10
 _DYNAMIC, _DYNAMIC_BITS = 0x5FE17F200000000000A1C004, 97
 
 
 @frozen
 class Span:
-    """A part of a layer that is fetched, verified and unpacked by itself.
+    """A part of a layer that is fetched, verified and decompressed on its own.
 
     Attributes:
-        start: Where what it unpacks to begins, in the unpacked layer.
-        size: Bytes that it unpacks to.
-        packed_start: Where its packed bytes begin: in the layer, or in the copy that is kept of it.
-        packed_end: Where they end.
-        sha256: Of the packed bytes.
-        bits: How many of the first packed byte's bits, the highest ones, belong to it; 0 for all.
-        window: What comes before, 32 KiB at most, deflated by zlib; empty where it is not needed.
+        start: First byte of the span in the uncompressed layer.
+        size: Uncompressed bytes.
+        packed_start: First compressed byte, in the layer or in the kept copy of it.
+        packed_end: Byte after the last compressed one.
+        sha256: SHA-256 of the compressed bytes.
+        bits: Number of bits of the first compressed byte, the highest ones, that belong to the span; 0 for all.
+        window: Up to 32 KiB of output before the span, compressed by zlib; empty if not needed.
     """
 
     start: int
@@ -81,82 +79,85 @@ class Span:
 
 
 def inflate(span: Span, packed: bytes) -> bytes:
-    """Return what a span of gzip unpacks to, with the standard library alone; fewer bytes where it ends too early.
+    """Return the uncompressed bytes of a gzip span; fewer than ``span.size`` if the data ends too early.
 
     Args:
-        span: Which one.
-        packed: Its packed bytes, verified.
+        span: The span.
+        packed: Its compressed bytes, verified.
 
     Raises:
-        ValueError: They cannot be unpacked.
+        ValueError: The bytes cannot be decompressed.
     """
     data = packed
     if span.bits:
-        junk, length = (_DYNAMIC, _DYNAMIC_BITS) if span.bits % 2 else (0, 0)
+        padding, length = (_DYNAMIC, _DYNAMIC_BITS) if span.bits % 2 else (0, 0)
         while (length + span.bits) % 8:
-            junk |= _FIXED << length
+            padding |= _FIXED << length
             length += _FIXED_BITS
-        junk |= packed[0] >> (8 - span.bits) << length
-        data = junk.to_bytes((length + span.bits) // 8, "little") + packed[1:]
-    parts, wanted = [], span.size
+        padding |= packed[0] >> (8 - span.bits) << length
+        data = padding.to_bytes((length + span.bits) // 8, "little") + packed[1:]
+    parts, missing = [], span.size
     left, size = memoryview(data), FIRST_SLICE
     try:
         window = zlib.decompress(span.window) if span.window else b""
         inflater, trailer = zlib.decompressobj(_RAW, zdict=window), _TRAILER
-        while wanted and left:
+        while missing and left:
             given = left[:size]
-            part = inflater.decompress(given, wanted)
+            part = inflater.decompress(given, missing)
             parts.append(part)
-            wanted -= len(part)
+            missing -= len(part)
             left = left[len(given) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail) :]
             size *= 2
             if inflater.eof:
                 left = left[trailer:]
-                # The next ones take header and trailer themselves.
-                inflater, trailer, size = zlib.decompressobj(_GZIP), 0, FIRST_SLICE
+                # Later members are read with their headers and trailers.
+                inflater, trailer, size = zlib.decompressobj(GZIP_WINDOW_BITS), 0, FIRST_SLICE
     except zlib.error as error:
         raise ValueError(str(error)) from error
     return b"".join(parts)
 
 
 class Gunzip:
-    """Unpacks a layer as `decompress` does, and takes note of the spans it could be read in.
+    """Decompresses a gzip layer, and records the spans in which it can be read later.
 
     Attributes:
-        spans: Those that have ended; all, when `run` has.
+        spans: Finished spans; all of them after `run`.
     """
 
     def __init__(self, limits: LayerLimits) -> None:
-        """Begin; `available` has to have said yes.
+        """Prepare to decompress one layer. Requires `available`.
 
         Args:
-            limits: Those of output and ratio hold here.
+            limits: ``ratio`` applies.
         """
         self.spans: list[Span] = []
         self._limits = limits
-        self._given = 0
-        self._taken = 0
+        self._produced = 0
+        self._consumed = 0
         self._hasher = hashlib.sha256(usedforsecurity=False)
-        # Where the span begins that has not ended yet.
+        # The open span.
         self._start = -1
         self._packed_start = 0
         self._bits = 0
         self._window = b""
 
     def run(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield what the chunks unpack to; all of them have been read when it ends.
+        """Yield the uncompressed bytes, and read the chunks to their end.
+
+        Args:
+            chunks: The compressed bytes.
 
         Raises:
-            MalformedDocument: They are damaged, end in the middle, or are followed by something else.
-            LimitExceeded: They would unpack to more than a limit allows.
+            MalformedDocument: The data is damaged or truncated, or other data follows.
+            LimitExceeded: The layer exceeds a limit.
         """
         library = _library()
         if library is None:
-            message = "there is no zlib to ask"
+            message = "zlib not found: check gzip_seek.available() first"
             raise RuntimeError(message)
         stream = _Stream()
         version = library.zlibVersion()
-        if library.inflateInit2_(ctypes.byref(stream), _GZIP, version, ctypes.sizeof(stream)) != _Z_OK:
+        if library.inflateInit2_(ctypes.byref(stream), GZIP_WINDOW_BITS, version, ctypes.sizeof(stream)) != _Z_OK:
             raise MemoryError
         try:
             yield from self._run(library, stream, chunks)
@@ -167,10 +168,10 @@ class Gunzip:
         output = ctypes.create_string_buffer(_STEP)
         stream.next_out, stream.avail_out = ctypes.addressof(output), _STEP
         reference = ctypes.byref(stream)
-        ended = False  # a member, and none has begun since
-        last = b""  # byte before this slice
+        ended = False  # between two members, or after the last
+        last = b""  # the byte before this slice
         for packed in _slices(chunks):
-            source = ctypes.c_char_p(packed)  # keeps it alive, and where it is
+            source = ctypes.c_char_p(packed)  # keeps the bytes alive and in place
             stream.next_in, stream.avail_in = ctypes.cast(source, ctypes.c_void_p).value, len(packed)
             hashed = 0
             while True:
@@ -179,12 +180,12 @@ class Gunzip:
                     ended = False
                 in_before, out_before = stream.avail_in, stream.avail_out
                 code = library.inflate(reference, _Z_BLOCK)
-                self._taken += in_before - stream.avail_in
-                self._given += out_before - stream.avail_out
+                self._consumed += in_before - stream.avail_in
+                self._produced += out_before - stream.avail_out
                 if code not in {_Z_OK, _Z_STREAM_END, _Z_BUF_ERROR}:
                     reason = (stream.msg or b"it needs a dictionary").decode("ascii", "replace")
                     raise MalformedDocument(
-                        f"a layer's gzip data is damaged, or followed by something else, near byte {self._taken}:"
+                        f"a layer's gzip data is damaged, or followed by other data, near byte {self._consumed}:"
                         f" {reason}"
                     )
                 ended = code == _Z_STREAM_END
@@ -200,36 +201,36 @@ class Gunzip:
                     yield output.raw
                     stream.next_out, stream.avail_out = ctypes.addressof(output), _STEP
                 elif code == _Z_BUF_ERROR or not stream.avail_in:
-                    # Nothing is left to be taken. (With room for output, zlib holds nothing back.)
+                    # All input is consumed. (With room for output, zlib holds no output back.)
                     break
             self._check()
             self._hasher.update(packed[hashed:])
             last = packed[-1:]
         if not ended:
-            message = f"a layer's gzip data ends after {self._taken} bytes, in the middle: it was cut"
+            message = f"a layer's gzip data is truncated after {self._consumed} bytes"
             raise MalformedDocument(message)
-        self._end(self._taken)
+        self._end(self._consumed)
         if stream.avail_out < _STEP:
             yield output.raw[: _STEP - stream.avail_out]
 
     def _is_due(self) -> bool:
         return (
             self._start < 0
-            or self._given - self._start >= SPACING
-            or self._taken - self._packed_start >= PACKED_SPACING
+            or self._produced - self._start >= SPACING
+            or self._consumed - self._packed_start >= PACKED_SPACING
         )
 
     def _begin(self, bits: int, last: bytes, window: bytes) -> None:
-        """Begin a span here; ``last`` is the byte that was taken last, of which ``bits`` were not used."""
-        self._end(self._taken)
-        self._start, self._bits = self._given, bits
-        self._packed_start = self._taken - bool(bits)
+        """Begin a span here; ``bits`` bits of the last consumed byte, ``last``, belong to it."""
+        self._end(self._consumed)
+        self._start, self._bits = self._produced, bits
+        self._packed_start = self._consumed - bool(bits)
         self._hasher = hashlib.sha256(last if bits else b"", usedforsecurity=False)
-        # Level 1: windows are most of what an index has, and are made while a layer comes in.
+        # Level 1 is fast enough for the network. Windows are the largest part of an index.
         self._window = zlib.compress(window, 1) if window else b""
 
     def _end(self, packed_end: int) -> None:
-        size = self._given - self._start
+        size = self._produced - self._start
         if self._start >= 0 and size:
             self.spans.append(
                 Span(
@@ -244,22 +245,16 @@ class Gunzip:
             )
 
     def _check(self) -> None:
-        if max(self._given - self._start, self._taken - self._packed_start) > MAX_SPAN:
+        if max(self._produced - self._start, self._consumed - self._packed_start) > MAX_SPAN:
             message = (
-                f"a layer's gzip data has a block larger than the limit of {MAX_SPAN} bytes: unpack the layer instead"
+                f"a layer's gzip data has a block larger than the limit of {MAX_SPAN} bytes; unpack the layer instead"
             )
             raise LimitExceeded(message, limit=MAX_SPAN)
-        limits = self._limits
-        if self._given > limits.ratio_from and self._given > limits.ratio * self._taken:
-            raise LimitExceeded(
-                f"a layer unpacks to more than {limits.ratio} times its packed size, as bombs do: pass "
-                "limits=LayerLimits(ratio=…) if it is to be trusted",
-                limit=limits.ratio,
-            )
+        check_ratio(self._produced, self._consumed, self._limits)
 
 
 class _Stream(ctypes.Structure):
-    """``z_stream``, which has been the same in all versions of zlib 1."""
+    """``z_stream``, which is the same in all versions of zlib 1."""
 
     _fields_ = (
         ("next_in", ctypes.c_void_p),
@@ -280,12 +275,12 @@ class _Stream(ctypes.Structure):
 
 
 def available() -> bool:
-    """Return whether the system has a zlib that can be asked for places."""
+    """Return whether the system has a zlib that reports block borders."""
     return _library() is not None
 
 
 @cache
-def _library() -> Any:  # noqa: ANN401 - functions of another language
+def _library() -> Any:  # noqa: ANN401 - C functions
     name = "libz.1.dylib" if sys.platform == "darwin" else "libz.so.1"
     try:
         library = ctypes.CDLL(name)
@@ -295,7 +290,7 @@ def _library() -> Any:  # noqa: ANN401 - functions of another language
         library.inflate.argtypes = (stream, ctypes.c_int)
         library.inflateGetDictionary.argtypes = (stream, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint))
         library.inflateReset.argtypes = library.inflateEnd.argtypes = (stream,)
-    except (OSError, AttributeError):  # not there, or older than 2013
+    except (OSError, AttributeError):  # missing, or older than 2013
         return None
     return library
 

@@ -1,4 +1,4 @@
-"""A layer as files: its members, each to be opened, with as few of the layer's bytes as can be."""
+"""`LayerFiles`: list the members of a layer and open its files, reading as few bytes of the layer as possible."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import weakref
 from bisect import bisect_right
 from collections import OrderedDict
 from contextlib import ExitStack, nullcontext, suppress
+from functools import partial
 from itertools import accumulate
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Literal, Protocol, TypeVar
@@ -37,19 +38,19 @@ if TYPE_CHECKING:
     from distsdk.spec.descriptor import Descriptor
     from distsdk.spec.digest import Digest
 
-#: Packed bytes asked for at once, and unpacked ones made of them, at most (but for one piece, which may be larger).
+#: Compressed bytes of one request, and uncompressed bytes of its pieces, at most. A single piece may be larger.
 READ_AHEAD = 8 * 1024 * 1024
 
-#: Unpacked bytes of a layer that are kept in memory, since neighbours are often read one after the other.
+#: Uncompressed bytes of a layer that are kept in memory, since files next to each other are often read in turn.
 KEPT = 16 * 1024 * 1024
 
-#: Packed bytes between two pieces that are read along, since a request costs more.
+#: Compressed bytes between two pieces that are fetched with them, since a second request costs more.
 GAP = 64 * 1024
 
 _INDEX_KIND = f"index{index.VERSION}"
 _COPY_KIND = f"copy{index.VERSION}"
 
-#: Bytes that `MemberFile.read1` returns at most.
+#: Bytes that `MemberFile.read1` returns, at most.
 _READ1 = 256 * 1024
 
 Source = Literal["toc", "index", "pass"]
@@ -58,24 +59,29 @@ _T = TypeVar("_T")
 
 
 class Fetch(Protocol):
-    """Gets packed bytes, and somebody else's where these turn out to be wrong."""
+    """Fetches compressed bytes, from another endpoint if they are corrupt."""
 
     def __call__(self, start: int, end: int, check: Callable[[bytes], _T], /) -> _T:
-        """Return what ``check`` makes of the bytes from ``start`` up to ``end``; it raises `IntegrityError`."""
+        """Fetch bytes, and return the result of ``check``.
+
+        Args:
+            start: First byte.
+            end: Byte after the last one.
+            check: Called with the bytes; raises `IntegrityError` if they are corrupt.
+        """
         ...
 
 
 class LayerFiles:
-    """What is in a layer, and its files.
+    """The members of a layer and the content of its files. Threads may share an object.
 
-    How its members are learnt is decided on first use: from a table of contents (eStargz, zstd:chunked) that an
-    annotation vouches for; from an index that an earlier pass has left in the cache; from a table of contents that
-    nothing vouches for; else in one verified pass over all its bytes, which is not repeated as long as the cache keeps
-    what it has found. Threads may share it.
+    The source of the members is chosen on first use, in this order: a table of contents (eStargz, zstd:chunked) whose
+    digest is in an annotation; an index in the cache; a table of contents without a digest; one verified pass over the
+    whole layer, whose index the cache keeps.
 
     Attributes:
-        blob: The layer's bytes.
-        descriptor: What the manifest says about it.
+        blob: The bytes of the layer.
+        descriptor: The descriptor of the layer in the manifest.
     """
 
     def __init__(
@@ -91,18 +97,18 @@ class LayerFiles:
         """Name a layer. Nothing is read.
 
         Args:
-            blob: Its bytes.
-            descriptor: From the manifest: media type, size, and the annotations that vouch for a table of contents.
-            diff_id: From the config: what it unpacks to; a pass checks it.
-            cache: Where indexes and copies are kept; without one they end with this object.
-            limits: Of what a pass unpacks.
-            strict: Use no table of contents that nothing vouches for: take the pass.
+            blob: The bytes of the layer.
+            descriptor: Descriptor from the manifest: media type, size, and annotations about a table of contents.
+            diff_id: Digest of the uncompressed layer from the config; checked by a pass.
+            cache: Keeps indexes and copies; without a cache they are lost with this object.
+            limits: Limits of a pass.
+            strict: Do not use a table of contents without a digest in an annotation; read the layer instead.
 
         Raises:
             ValueError: Blob and descriptor have different digests.
         """
         if blob.digest != descriptor.digest:
-            message = f"the blob is {blob.digest}, and the descriptor is that of {descriptor.digest}"
+            message = f"digest of the blob is {blob.digest}, expected that of the descriptor, {descriptor.digest}"
             raise ValueError(message)
         self.blob = blob
         self.descriptor = descriptor
@@ -111,8 +117,8 @@ class LayerFiles:
         self._limits = limits
         self._strict = strict
         self._lock = ForkSafeLock()
-        self._place: TocLocation | None = None
-        self._looked = False  # for a table of contents, and an index
+        self._location: TocLocation | None = None
+        self._located = False  # whether a table of contents and an index were searched for
         self._toc: Toc | None = None
         self._index: SeekIndex | None = None
         self._copy: IO[bytes] | None = None
@@ -120,33 +126,33 @@ class LayerFiles:
 
     @property
     def source(self) -> Source:
-        """Where the members come from: a table of contents, an index, or a pass that has yet to be made.
+        """The source of the members: a table of contents, an index, or a pass that is still to be made.
 
-        May cost one small request: a layer's last 72 bytes.
+        May make one small request, for the last 72 bytes of the layer.
         """
         with self._lock:
-            self._look()
+            self._locate()
             if self._index is not None:
                 return "index"
-            return "toc" if self._place is not None else "pass"
+            return "toc" if self._location is not None else "pass"
 
     @property
     def cost(self) -> int:
-        """Bytes that `members` asks for: 0 once they are known. May cost one small request, as `source`."""
+        """Bytes that `members` reads: 0 once they are known. May make one small request, as `source`."""
         with self._lock:
             source = self.source
             if source == "index" or self._toc is not None:
                 return 0
-            return self.descriptor.size if self._place is None else self._place.end - self._place.start
+            return self.descriptor.size if self._location is None else self._location.end - self._location.start
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The entries, in the order of the archive. They cost what `cost` says, once.
+        """The entries in the order of the archive. The first access reads `cost` bytes.
 
         Raises:
-            IntegrityError: What came is not what the manifest says.
-            MalformedDocument: The layer, or its table of contents, is damaged.
-            LimitExceeded: It unpacks to more than a limit allows.
+            IntegrityError: The bytes differ from the digest in the manifest.
+            MalformedDocument: The layer or its table of contents is damaged.
+            LimitExceeded: The layer exceeds a limit.
             DistError: As `Blob.stream`.
         """
         self.prepare()
@@ -156,9 +162,9 @@ class LayerFiles:
 
     @property
     def trust(self) -> Trust:
-        """Of the members: ``verified`` by a pass, ``chunk-verified`` by a table that is vouched for, or ``unverified``.
+        """Trust in the members: ``verified`` by a pass, ``chunk-verified`` by a table with a digest, or ``unverified``.
 
-        Costs what `members` costs.
+        Reads `cost` bytes, as `members`.
         """
         self.prepare()
         if self._toc is None:
@@ -167,11 +173,11 @@ class LayerFiles:
 
     @property
     def diff_id(self) -> Digest | None:
-        """What the layer was found to unpack to, or what the config says."""
+        """Digest of the uncompressed layer: computed by a pass, or else from the config."""
         return self._diff_id if self._index is None else self._index.diff_id
 
     def prepare(self, *, on_progress: Callable[[int], object] = lambda _: None) -> None:
-        """Learn the members, if they are not known.
+        """Read the members unless they are known.
 
         Args:
             on_progress: Called with the bytes that a pass has read so far.
@@ -180,94 +186,94 @@ class LayerFiles:
             DistError: As `members`.
         """
         with self._lock:
-            self._look()
+            self._locate()
             if self._toc is None and self._index is None:
-                self._learn(on_progress)
+                self._read_members(on_progress)
 
-    def _learn(self, on_progress: Callable[[int], object]) -> None:
-        place = self._place
-        if place is not None:
-            found = self._again(lambda: toc.read_toc(place, self.blob.read_range))
+    def _read_members(self, on_progress: Callable[[int], object]) -> None:
+        location = self._location
+        if location is not None:
+            found = self._retry(lambda: toc.read_toc(location, self.blob.read_range))
             if found.complete or not self._strict:
                 self._toc = found
                 return
-            self._place = None
+            self._location = None
         self._pass(on_progress)
 
     def digest(self, member: Member) -> Digest | None:
-        """Return the digest of a file where a table of contents tells it, else None.
+        """Return the digest of a file from the table of contents; None if the table does not have it.
 
         Args:
             member: One of `members`.
+
+        Raises:
+            DistError: As `members`.
         """
         self.prepare()
         return None if self._toc is None else self._toc.digest(member.path)
 
     def open(self, member: Member, *, strict: bool = False) -> MemberFile:
-        """Open a file. Nothing is asked for until it is read.
+        """Open a file. Its content is fetched when it is read.
 
         Args:
-            member: One of `members` that is a file: where links lead, the merged tree knows.
-            strict: Refuse bytes that nothing vouches for.
+            member: One of `members` that is a file. Links are not followed; the merged tree follows them.
+            strict: Refuse bytes that cannot be verified.
 
         Raises:
-            NotFound: It is no file, or none of this layer.
-            Unsafe: It is strict, and its bytes would be unverified.
+            NotFound: The member is not a file, or not of this layer.
+            Unsafe: ``strict`` is set, and the bytes cannot be verified.
             DistError: As `members`.
         """
         self.prepare()
         if member.kind is not Kind.FILE:
-            kind = member.kind.name.lower().replace("_", " ")
-            raise NotFound(f"{shown(member.path)} is a {kind}, no file that could be opened")
+            raise NotFound(f"{shown(member.path)} is a {member.kind.noun}")
         with self._lock:
             if self._toc is not None:
                 pieces, trust, start = *self._of_toc(self._toc, member), 0
             else:
                 pieces, trust, start = self._of_index(), "chunk-verified", member.offset
         if start + member.stored > pieces.size:
-            raise NotFound(f"{shown(member.path)} is not in the layer {self.blob.digest}")
+            raise NotFound(f"{shown(member.path)} not found in layer {self.blob.digest}")
         if strict and trust == "unverified":
             raise Unsafe(
-                f"nothing vouches for the bytes of {shown(member.path)}: the manifest has no digest of the layer's"
-                " table of contents, or that none of them. LayerFiles(…, strict=True) reads the layer once instead"
-                f" ({human_size(self.descriptor.size)})"
+                f"bytes of {shown(member.path)} cannot be verified: the manifest has no digest of the layer's table of"
+                " contents, or the table has no digest of the file; LayerFiles(…, strict=True) reads the whole layer"
+                f" once instead ({human_size(self.descriptor.size)})"
             )
         return MemberFile(member, pieces, start, trust)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # What was learnt is in the cache, if there is one.
-        given = (self.blob, self.descriptor, self._diff_id, self._cache, self._limits, self._strict)
-        return _files_again, given
+        # The index is not pickled: the cache has it.
+        make = partial(LayerFiles, diff_id=self._diff_id, cache=self._cache, limits=self._limits, strict=self._strict)
+        return make, (self.blob, self.descriptor)
 
     def __repr__(self) -> str:
-        state = "not looked at"
-        if self._looked:
-            state = self.source
+        state = self.source if self._located else "not read"
         return f"<LayerFiles {self.blob.digest} {self.descriptor.size} bytes, {state}>"
 
-    # How members are learnt
+    # Members
 
-    def _look(self) -> None:
-        """Look for a table of contents and for an index, once."""
-        if self._looked:
+    def _locate(self) -> None:
+        """Search for a table of contents and for an index, once."""
+        if self._located:
             return
         vouched = toc.is_vouched_for(self.descriptor.annotations)
         found: SeekIndex | None = None
-        place: TocLocation | None = None
+        location: TocLocation | None = None
         if not vouched:
             found = self._cached()
         if found is None and (vouched or not self._strict):
             try:
-                place = toc.locate(self.descriptor.annotations, self.descriptor.size, self.blob.read_range)
+                location = toc.locate(self.descriptor.annotations, self.descriptor.size, self.blob.read_range)
             except (MalformedDocument, LimitExceeded):
                 if vouched:
                     raise
-        if place is None or place.digest is None:  # the annotation may be that of another format
+        if location is None or location.digest is None:  # the annotation may be that of another format
             found = found or self._cached()
             if found is not None or self._strict:
-                place = None
-        self._index, self._place = found, place
-        self._looked = True
+                location = None
+        self._index, self._location = found, location
+        self._located = True
 
     def _cached(self) -> SeekIndex | None:
         if self._cache is None:
@@ -280,20 +286,20 @@ class LayerFiles:
         except MalformedDocument:
             self._cache.discard(self.blob.digest, _INDEX_KIND)
             return None
-        # Whoever wrote it may have had another config for the same layer, or none.
+        # The process that wrote it may have had another config for the same layer, or none.
         return found if self._diff_id in {None, found.diff_id} else None
 
     def _pass(self, on_progress: Callable[[int], object]) -> None:
-        """Read the layer from front to back, and keep what is found."""
+        """Read the whole layer, and keep its index."""
         cache = self._cache
         with nullcontext() if cache is None else cache.alone(self.blob.digest):
-            self._index = self._cached()  # by somebody who was waited for
-            if self._copy_is_there():
+            self._index = self._cached()  # another process may have written it
+            if self._has_spans():
                 return
             self._index = None
             found = self._build(on_progress)
             if cache is not None:
-                # Before others look. Without it they read the layer again; so they do where it cannot be written.
+                # Written inside the lock, so that waiting processes find it. If this fails, they read the layer too.
                 with suppress(OSError, ValueError), cache.write(self.blob.digest, _INDEX_KIND) as file:
                     write_all(file, found.to_bytes())
             self._index = found
@@ -305,12 +311,12 @@ class LayerFiles:
                 if self._cache is not None:
                     with suppress(OSError):
                         file = stack.enter_context(self._cache.write(self.blob.digest, _COPY_KIND))
-                        # Of its own, since the cache may remove it.
+                        # A descriptor of its own, since the cache may remove the file.
                         self._hold(io.FileIO(os.dup(file.fileno()), "rb"))
                         return file
-                nameless: IO[bytes] = TemporaryFile()  # noqa: SIM115 - as long as this object
-                self._hold(nameless)
-                return nameless
+                temporary: IO[bytes] = TemporaryFile()  # noqa: SIM115 - closed with this object
+                self._hold(temporary)
+                return temporary
 
             try:
                 return SeekIndex.build(
@@ -325,8 +331,8 @@ class LayerFiles:
                 self._copy = None
                 raise
 
-    def _copy_is_there(self) -> bool:
-        """Return whether the spans of the index can be got: if that takes a copy, open it."""
+    def _has_spans(self) -> bool:
+        """Return whether the spans of the index can be read. Opens the copy if they are in one."""
         if self._index is None or self._index.way is not Way.COPY:
             return self._index is not None
         if self._copy is None and self._cache is not None:
@@ -336,11 +342,11 @@ class LayerFiles:
         return self._copy is not None
 
     def _hold(self, copy: IO[bytes]) -> None:
-        """Keep a copy open as long as this object is in use."""
+        """Keep a copy open until this object is collected."""
         self._copy = copy
         weakref.finalize(self, copy.close)
 
-    # How files are read
+    # Files
 
     def _of_toc(self, table: Toc, member: Member) -> tuple[_LayerPieces, Trust]:
         chunks = table.chunks(member.path)
@@ -357,7 +363,7 @@ class LayerFiles:
     def _of_index(self) -> _LayerPieces:
         if self._stream is not None:
             return self._stream
-        if not self._copy_is_there():  # the cache has the index still, and removed the copy
+        if not self._has_spans():  # the cache has removed the copy, but not the index
             self._index = None
             self._pass(lambda _: None)
         found = self._index
@@ -372,11 +378,11 @@ class LayerFiles:
         return self._stream
 
     def _fetched(self, start: int, end: int, check: Callable[[bytes], _T]) -> _T:
-        """Return what ``check`` makes of bytes of the layer, which it refuses if they are others."""
-        return self._again(lambda: check(self.blob.read_range(start, end)))
+        """Read and check bytes of the layer; see `Fetch`."""
+        return self._retry(lambda: check(self.blob.read_range(start, end)))
 
     def _copied(self, start: int, end: int, check: Callable[[bytes], _T]) -> _T:
-        """Return what ``check`` makes of bytes of the copy."""
+        """Read and check bytes of the copy; see `Fetch`. A damaged copy is removed from the cache."""
         with self._lock:
             copy = self._copy
             assert copy is not None  # noqa: S101 - opened with the index
@@ -389,8 +395,8 @@ class LayerFiles:
                 self._cache.discard(self.blob.digest, _COPY_KIND)
             raise
 
-    def _again(self, read: Callable[[], _T]) -> _T:
-        """Return what ``read`` does; once more where its bytes were wrong and somebody else may have others."""
+    def _retry(self, read: Callable[[], _T]) -> _T:
+        """Return the result of ``read``; call it again if the bytes were corrupt and there is another endpoint."""
         try:
             return read()
         except (IntegrityError, MalformedDocument):
@@ -399,19 +405,8 @@ class LayerFiles:
         return read()
 
 
-def _files_again(  # noqa: PLR0917 - as pickled
-    blob: Blob,
-    descriptor: Descriptor,
-    diff_id: Digest | None,
-    cache: Cache | None,
-    limits: LayerLimits,
-    strict: bool,
-) -> LayerFiles:
-    return LayerFiles(blob, descriptor, diff_id=diff_id, cache=cache, limits=limits, strict=strict)
-
-
 class _KeptPieces:
-    """Unpacked pieces, those that were used last, and at least one."""
+    """The most recently used pieces, uncompressed; at least one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -435,7 +430,7 @@ class _KeptPieces:
 
 
 class _LayerPieces:
-    """Bytes in pieces, each of which is verified before any of it is handed out."""
+    """Bytes in pieces. A piece is verified before any of its bytes are returned."""
 
     def __init__(
         self,
@@ -445,14 +440,14 @@ class _LayerPieces:
         fetch: Fetch,
         kept: _KeptPieces,
     ) -> None:
-        """Say how to get them.
+        """Name the pieces and the functions that read them.
 
         Args:
-            sizes: Of the pieces, unpacked.
-            extents: Where their packed bytes begin and end; None for zeros, which are nowhere.
-            unpack: Returns a piece by its number, verified.
-            fetch: Gets packed bytes.
-            kept: Where pieces are kept.
+            sizes: Uncompressed sizes of the pieces, in bytes.
+            extents: First compressed byte of each piece and the byte after its last one; None for a hole.
+            unpack: Verifies and decompresses a piece, by its number and its compressed bytes.
+            fetch: Fetches compressed bytes.
+            kept: Keeps pieces.
         """
         self._starts = list(accumulate(sizes, initial=0))
         self.size = self._starts.pop()
@@ -463,31 +458,31 @@ class _LayerPieces:
         self._kept = kept
 
     def read(self, offset: int, size: int, until: int) -> bytes:
-        """Return ``size`` bytes from ``offset`` on.
+        """Return a range of bytes.
 
         Args:
-            offset: The first one.
-            size: How many; they have to be there.
-            until: Where what will be read next ends: what is fetched for these bytes may go up to there.
+            offset: First byte.
+            size: Number of bytes; the range must not exceed `size`.
+            until: End of the range that is likely read next; a request may fetch pieces up to here.
         """
         parts: list[bytes] = []
         at, end = offset, offset + size
         while at < end:
             number = bisect_right(self._starts, at) - 1
             begin = at - self._starts[number]
-            wanted = min(end - at, self._sizes[number] - begin)
+            length = min(end - at, self._sizes[number] - begin)
             if self._extents[number] is None:
-                parts.append(bytes(wanted))
+                parts.append(bytes(length))
             else:
                 data = self._kept.get(number)
                 if data is None:
                     data = self._load(number, max(until, end))
-                parts.append(data[begin : begin + wanted])
-            at += wanted
+                parts.append(data[begin : begin + length])
+            at += length
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _load(self, first: int, until: int) -> bytes:
-        """Fetch a piece, and in the same request those that follow up to a place, within limits; return the first."""
+        """Fetch a piece, and in the same request the following ones up to ``until``; return the first."""
         extents, sizes = self._extents, self._sizes
         extent = extents[first]
         assert extent is not None  # noqa: S101 - not called for zeros
@@ -499,7 +494,7 @@ class _LayerPieces:
                 break
             total += sizes[number]
             apart = following[0] - end
-            # Spans of gzip share a byte where one begins inside it; files may share a chunk.
+            # Two gzip spans share a byte if the second begins inside it.
             if not -1 <= apart <= GAP or following[1] - start > READ_AHEAD or total > READ_AHEAD:
                 break
             group.append(number)
@@ -520,14 +515,14 @@ class _LayerPieces:
 
 
 class MemberFile(Displayed, io.BufferedIOBase):
-    """A file of a layer: `read`, `seek`, `tell`.
+    """A file of a layer, readable and seekable.
 
-    Every byte was verified, as `trust` says, before it is handed out. Reading on fetches more at a time, up to 8 MiB.
+    Bytes are verified as `trust` says before they are returned. Sequential reads fetch up to 8 MiB ahead.
 
     Attributes:
-        member: Which file.
-        trust: ``chunk-verified`` by a table of contents that the manifest vouches for, or by what an earlier pass over
-            the whole layer saw; ``unverified`` otherwise.
+        member: The entry of the file.
+        trust: ``chunk-verified`` if each byte is compared with a digest from a verified table of contents or from an
+            earlier pass over the whole layer; else ``unverified``.
     """
 
     def __init__(self, member: Member, pieces: _LayerPieces, start: int, trust: Trust) -> None:
@@ -557,7 +552,15 @@ class MemberFile(Displayed, io.BufferedIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the position; nothing is asked for until the next read."""
+        """Set the position and return it. Nothing is fetched until the next read.
+
+        Args:
+            offset: Bytes from the base.
+            whence: The base: 0 for the beginning, 1 for the position, 2 for the end.
+
+        Raises:
+            ValueError: The position is negative, ``whence`` is invalid, or the file is closed.
+        """
         self._check_open()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.member.size}.get(whence)
         if base is None:
@@ -570,21 +573,24 @@ class MemberFile(Displayed, io.BufferedIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return ``size`` bytes, fewer only at the end; all that are left when ``size`` is negative or None.
+        """Return ``size`` bytes; fewer only at the end of the file.
+
+        Args:
+            size: Number of bytes; None or a negative number for all that are left.
 
         Raises:
-            IntegrityError: The layer's bytes are not those that were vouched for. Nothing was handed out of them.
-            SizeMismatch: The layer ends earlier than declared.
+            IntegrityError: The bytes have another digest; none of them are returned.
+            SizeMismatch: The layer is shorter than its declared size.
             DistError: As `Blob.stream`.
         """
         self._check_open()
         left = max(0, self.member.size - self._position)
-        wanted = left if size is None or size < 0 else min(size, left)
-        if not wanted:
+        length = left if size is None or size < 0 else min(size, left)
+        if not length:
             return b""
-        self._ahead = min(READ_AHEAD, max(self._ahead * 2, wanted)) if self._position == self._read_to else 0
+        self._ahead = min(READ_AHEAD, max(self._ahead * 2, length)) if self._position == self._read_to else 0
         parts = []
-        at, end = self._position, self._position + wanted
+        at, end = self._position, self._position + length
         while at < end:
             part = self._part(at, end)
             parts.append(part)
@@ -593,18 +599,30 @@ class MemberFile(Displayed, io.BufferedIOBase):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Return at least one byte unless at the end, and at most ``size``."""
+        """Return at least one byte unless the position is at the end.
+
+        Args:
+            size: Number of bytes, at most; 256 KiB if negative.
+        """
         return self.read(_READ1 if size < 0 else min(size, _READ1))
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer`` and return how many bytes that took; fewer only at the end."""
+        """Read into a buffer, and return the number of bytes read; it is filled unless the file ends.
+
+        Args:
+            buffer: A writable buffer.
+        """
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer`` as far as `read1` goes."""
+        """Read into a buffer as `read1`, and return the number of bytes read.
+
+        Args:
+            buffer: A writable buffer.
+        """
         view = memoryview(buffer).cast("B")
         data = self.read1(len(view))
         view[: len(data)] = data
@@ -620,7 +638,7 @@ class MemberFile(Displayed, io.BufferedIOBase):
             raise ValueError(message)
 
     def _part(self, at: int, end: int) -> bytes:
-        """Return bytes from ``at`` on, up to ``end`` or where a part or a hole ends."""
+        """Return the bytes from ``at`` up to ``end``, or up to the end of the stored part or hole at ``at``."""
         number = bisect_right(self._parts, at, key=_begin) - 1
         begin, length = self._parts[number] if number >= 0 else (0, 0)
         if at >= begin + length:

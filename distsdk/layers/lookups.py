@@ -1,44 +1,48 @@
-"""`Lookups`: a bound for the names that are looked up on the way to the entries of layers."""
+"""`Lookups`: a limit on the path components that are looked up while entries of layers are placed."""
 
 from __future__ import annotations
 
 from distsdk.errors import LimitExceeded
 
-#: Names that one entry may take beyond those in its own path: links such as ``/lib64`` take one to three.
+#: Lookups that one entry may use beyond one for each component of its path. Links such as ``/lib64`` use one to three.
 PER_ENTRY = 64
-#: Names that all entries together may take beyond that.
+#: Lookups that all entries together may use beyond their own allowances.
 SPARE = 1_000_000
 
 
 class Lookups:
-    """Counts the names that are looked up, so that the work is linear in the entries and their names.
+    """Counts lookups of path components, so that the work stays linear in the entries and the length of their paths.
 
-    Symbolic links multiply it otherwise: the path of an entry may lead through 40 of them, each with thousands of
-    names, and be another one than that of the entry before.
+    Without a limit, symbolic links multiply the work: the path of each entry may lead through 40 links, and the target
+    of each link may have thousands of components.
     """
 
     def __init__(self, spare: int = SPARE) -> None:
-        """Begin.
+        """Start with the common allowance.
 
         Args:
-            spare: Names that may be looked up beyond those that entries allow.
+            spare: Lookups that all entries together may use beyond their own allowances.
         """
         self._spare = self._left = spare
 
     def allow(self, path: bytes) -> None:
-        """Add the names that an entry with this path may take."""
+        """Add the allowance of an entry.
+
+        Args:
+            path: The path of the entry.
+        """
         self._left += PER_ENTRY + path.count(b"/")
 
     def count(self) -> None:
-        """Count a name that is looked up.
+        """Count one lookup.
 
         Raises:
-            LimitExceeded: There have been too many.
+            LimitExceeded: The allowances are used up.
         """
         self._left -= 1
         if self._left < 0:
             raise LimitExceeded(
-                f"symbolic links lead through too many directories: looking up {self._spare:,} names more than the "
-                "paths have exceeds the limit",
+                f"symbolic links lead through too many directories: {self._spare:,} lookups beyond those of the paths "
+                "themselves is the limit",
                 limit=self._spare,
             )

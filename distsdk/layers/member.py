@@ -1,4 +1,4 @@
-"""`Member`: an entry of a layer, as its tar header tells it, and what its name says."""
+"""`Member`: an entry of a layer as its tar header describes it, and the meaning of its name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 
+#: The largest number of an owner or group: the next one is -1, which chown(2) takes for "do not change".
+MAX_ID = 2**32 - 2
+
 
 class Kind(Enum):
-    """What an entry is; the values are tar's type flags (POSIX.1-2024, pax, "ustar Interchange Format")."""
+    """The type of an entry. The values are tar's type flags (POSIX.1-2024, pax, "ustar Interchange Format")."""
 
     FILE = "0"
     HARD_LINK = "1"
@@ -30,27 +33,32 @@ class Kind(Enum):
     FOLDER = "5"
     FIFO = "6"
 
+    @property
+    def noun(self) -> str:
+        """The name for messages: ``file``, ``directory``, ``symlink``, ``hard link``."""
+        return "directory" if self is Kind.FOLDER else self.name.lower().replace("_", " ")
+
 
 @frozen(kw_only=True)
 class Member(Displayed):
-    """An entry of a layer. Nothing in it is to be trusted: names may lead anywhere.
+    """An entry of a layer. All of its values are untrusted: paths and links may lead anywhere.
 
     Attributes:
-        path: Its name as it stands in the archive, without a trailing slash.
-        kind: What it is.
-        size: Bytes of its content; 0 for all but files. Of a sparse file, with its holes.
+        path: Name as written in the archive, without a trailing slash.
+        kind: Type of the entry.
+        size: Content size in bytes, holes of a sparse file included; 0 unless the entry is a file.
         mode: The twelve permission bits.
-        uid: Owner.
-        gid: Group.
-        uname: The owner's name, where there is one.
-        gname: The group's name, where there is one.
-        mtime: Nanoseconds since 1970, UTC.
-        link: What a link points to: for a hard link the name of another entry, for a symlink its target.
+        uid: Number of the owner.
+        gid: Number of the group.
+        uname: Name of the owner; empty if the archive has none.
+        gname: Name of the group; empty if the archive has none.
+        mtime: Modification time in nanoseconds since 1970, UTC.
+        link: Target of a symlink, or for a hard link the name of another entry; empty for other kinds.
         device: Major and minor number of a device.
         xattrs: Extended attributes by name.
-        offset: Where its content begins in the uncompressed archive, in bytes.
-        stored: Bytes of its content in the archive: fewer than ``size`` for a sparse file.
-        parts: Of a sparse file, the parts that are stored, in order: offset in the file, and length. Empty for others.
+        offset: Where the content begins in the uncompressed archive, in bytes.
+        stored: Content bytes in the archive: fewer than ``size`` for a sparse file.
+        parts: The stored parts of a sparse file in order, as pairs of offset in the file and length; else empty.
     """
 
     path: bytes
@@ -71,65 +79,77 @@ class Member(Displayed):
 
 
 def shown(path: bytes) -> str:
-    """Return a name for a message: in quotes, escaped, and not too long."""
+    """Return a name for a message: quoted, escaped and shortened.
+
+    Args:
+        path: The name.
+    """
     return quoted(path.decode("utf-8", "backslashreplace"))
 
 
 def linked_nothing(member: Member) -> MalformedDocument:
-    """Return the error of a hard link whose target is missing."""
+    """Return the error for a hard link whose target is missing.
+
+    Args:
+        member: The hard link.
+    """
     return _linked(member, "which is missing")
 
 
 def linked_directory(member: Member) -> MalformedDocument:
-    """Return the error of a hard link to a directory."""
+    """Return the error for a hard link to a directory.
+
+    Args:
+        member: The hard link.
+    """
     return _linked(member, "which is a directory")
 
 
-def _linked(member: Member, what: str) -> MalformedDocument:
-    return MalformedDocument(f"a layer's entry {shown(member.path)} is a hard link to {shown(member.link)}, {what}")
+def _linked(member: Member, problem: str) -> MalformedDocument:
+    return MalformedDocument(f"a layer's entry {shown(member.path)} is a hard link to {shown(member.link)}, {problem}")
 
 
 def inside(path: bytes) -> bytes:
-    """Return the name of an entry as a path from the root: no slash around it, no ``.`` in it; empty for the root.
+    """Return the name of an entry as a path relative to the root: no slash at either end, no ``.``; empty for the root.
 
     Args:
-        path: `Member.path`, or the ``link`` of a hard link: absolute names are inside the root too.
+        path: `Member.path`, or the ``link`` of a hard link. Absolute names are taken relative to the root.
 
     Raises:
-        Unsafe: It has a ``..`` or a zero byte.
+        Unsafe: The name has a ``..`` component or a zero byte.
     """
     if path[:2] == b"./":
         path = path[2:]
-    # Most names hold nothing that would have to be looked at twice.
+    # Fast path: most names are normalised already.
     if path[:1] not in b"./" and path[-1:] != b"/" and not (b"/." in path or b"//" in path or b"\0" in path):
         return path
     names = [name for name in path.split(b"/") if name not in {b"", b"."}]
     if b".." in names or b"\0" in path:
-        raise Unsafe(f"a layer has an entry named {shown(path)}: names with '..' or a zero byte are refused")
+        raise Unsafe(f"entry name {shown(path)} of a layer refused: it has '..' or a zero byte")
     return b"/".join(names)
 
 
 class Role(Enum):
-    """What an entry does to the tree that its layer is put on."""
+    """The effect of an entry on the tree below its layer."""
 
-    ENTRY = "is put there"
-    WHITEOUT = "removes what a lower layer has there"
-    OPAQUE = "removes all that lower layers have in the folder"
-    NOTHING = "is of no concern"
+    ENTRY = "adds or replaces a name"
+    WHITEOUT = "removes a name of lower layers"
+    OPAQUE = "removes all names that lower layers have in the directory"
+    NOTHING = "has no effect"
 
 
 def place(path: bytes) -> tuple[Role, bytes, bytes]:
-    """Return what an entry does, in which folder, and to which name there.
+    """Return the role of an entry, the directory it applies to, and the name in that directory.
 
     Args:
         path: `Member.path`.
 
     Returns:
-        The role, the folder as `inside` gives it, and the name: of what a whiteout removes, not its own. The name is
-        empty for the root, and for `Role.OPAQUE`.
+        The role; the directory as `inside` returns it; the name, which for a whiteout is the name that it removes. The
+        name is empty for the root and for `Role.OPAQUE`.
 
     Raises:
-        Unsafe: As `inside`; or a whiteout would remove its own folder or the one above, names nothing, or is a folder.
+        Unsafe: As `inside`; or a whiteout names nothing, ``.`` or ``..``, or has entries below it.
     """
     path = inside(path)
     folder, _, name = path.rpartition(b"/")
@@ -137,15 +157,15 @@ def place(path: bytes) -> tuple[Role, bytes, bytes]:
         return Role.ENTRY, folder, name
     if path == OPAQUE:
         return Role.OPAQUE, b"", b""
-    if path.startswith(WHITEOUT + WHITEOUT):  # what AUFS kept for itself, in images of its time; docker ignores it too
+    if path.startswith(WHITEOUT + WHITEOUT):  # AUFS metadata in old images; docker ignores it too
         return Role.NOTHING, folder, name
     if any(parent.startswith(WHITEOUT) for parent in folder.split(b"/")):
-        raise Unsafe(f"a layer has an entry named {shown(path)}: nothing can be below a whiteout")
+        raise Unsafe(f"entry name {shown(path)} of a layer refused: it is below a whiteout")
     if not name.startswith(WHITEOUT):
         return Role.ENTRY, folder, name
     if name == OPAQUE:
         return Role.OPAQUE, folder, b""
     removed = name[len(WHITEOUT) :]
     if removed in {b"", b".", b".."}:
-        raise Unsafe(f"a layer has an entry named {shown(path)}: a whiteout has to name what it removes")
+        raise Unsafe(f"entry name {shown(path)} of a layer refused: a whiteout must name an entry")
     return Role.WHITEOUT, folder, removed

@@ -1,8 +1,8 @@
-"""Layers as one tree: what a container would see.
+"""`Overlay`: the merged tree of all layers of an image, as a container sees it.
 
-A path is looked for in the top layer first, and in lower ones only as long as it is not decided. That is right where
-names lead to where they seem to lead. Where a layer's entries may have gone elsewhere, through symbolic links of lower
-layers, and for listings, all layers are put on each other in order, in memory, as unpacking does on disk.
+A path is searched for from the top layer down, and the search stops at the first layer that decides. If entries of a
+layer may go through symbolic links of lower layers, and for listings, all layers are merged in memory in order, as
+unpacking does on disk.
 
 https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#applying-changesets
 """
@@ -32,34 +32,39 @@ if TYPE_CHECKING:
     from distsdk.layers.compression import LayerLimits
     from distsdk.layers.layer import MemberFile
 
-#: Symbolic links that are followed on the way to one name, as by Linux.
+#: Symbolic links that are followed for one path, as in Linux.
 MAX_LINKS = 40
 
-#: Layers whose members are got at once.
+#: Layers whose members are read at the same time.
 _AT_ONCE = 4
 
-#: Names that may be looked up in the layers by themselves, on the way to one path; more are in the merged tree.
+#: Path components looked up for one path in single layers. If a path needs more, the layers are merged.
 _NAMES_FROM_THE_TOP = 4096
 
-#: Bytes of the paths of the folders that one layer implies, for looking into it by itself.
+#: Bytes of the paths of directories that one layer implies, while the layer is searched on its own.
 _MAX_PATHS = 16 * 1024 * 1024
 
-#: What a folder is that no layer has an entry for.
+#: The attributes of a directory that no layer has an entry for.
 _IMPLIED = Member(path=b"", kind=Kind.FOLDER, mode=0o755)
 
 _WILD = re.compile(rb"[*?\[]")
 
 
 class LayerEntries(Protocol):
-    """What an overlay needs of a layer; `LayerFiles` is one."""
+    """A layer of an overlay. `LayerFiles` implements this."""
 
     @property
     def members(self) -> Sequence[Member]:
-        """Its entries, in order. They may cost much: they are asked for when they are needed."""
+        """The entries in the order of the archive. The first access may read the whole layer."""
         ...
 
     def open(self, member: Member, *, strict: bool = False) -> MemberFile:
-        """Open one of its files."""
+        """Open a file of the layer.
+
+        Args:
+            member: One of `members` that is a file.
+            strict: Refuse bytes that cannot be verified.
+        """
         ...
 
 
@@ -68,10 +73,11 @@ class Entry(Displayed):
     """A name in the merged tree.
 
     Attributes:
-        path: From the root, with a slash in front. Bytes that are no UTF-8 are escaped as `os.fsdecode` does.
-        member: What it is. Of a hard link, what it is another name of: its `Member.path` is that one's.
-        layer: Which layer put it there, 0 for the lowest. Of a folder that no layer has an entry for, which implied it.
-        hard_link: Whether it was made as another name of a file.
+        path: Path from the root, with a leading slash. Bytes that are not UTF-8 are escaped as by `os.fsdecode`.
+        member: The entry. For a hard link the entry of its target, whose `Member.path` differs.
+        layer: Number of the layer that added the name, 0 for the lowest. For a directory without an entry, the layer
+            that implies it.
+        hard_link: Whether the name was added by a hard link.
     """
 
     path: str
@@ -85,23 +91,22 @@ class Entry(Displayed):
         return self.path.rpartition("/")[2]
 
     def __repr__(self) -> str:
-        kind = self.member.kind.name.lower().replace("_", " ")
         size = f" {human_size(self.member.size)}" if self.member.kind is Kind.FILE else ""
-        return f"<Entry {quoted(self.path)} {kind}{size}, layer {self.layer}>"
+        return f"<Entry {quoted(self.path)} {self.member.kind.noun}{size}, layer {self.layer}>"
 
 
 @define(eq=False)
 class _Node:
-    """A name in the tree that layers are put on.
+    """A name in the merged tree.
 
     Attributes:
-        member: What it is.
-        layer: Which layer put it there.
-        entry: Whether that layer has an entry for it: then it survives what that layer removes.
-        origin: The layer that has its content.
-        children: Of a folder; None of others.
-        hard_link: Whether it was made as another name of a file.
-        cleared: Of a folder, the last layer whose whiteouts have removed what lower ones had in it.
+        member: The entry.
+        layer: Layer that added the name.
+        entry: Whether that layer has an entry for the name, which the layer's own whiteouts leave alone.
+        origin: Layer that has the content.
+        children: Names in a directory; None for other kinds.
+        hard_link: Whether the name was added by a hard link.
+        cleared: The last layer whose whiteouts removed all names of lower layers from this directory.
     """
 
     member: Member
@@ -113,16 +118,16 @@ class _Node:
     cleared: int = -1
 
 
-#: A folder, and the place that it is in; None above the root. Such places share what is above them.
+#: A directory and the place of its parent, None for the root: a linked list, whose upper parts are shared.
 _Place: TypeAlias = "tuple[_Node, _Place | None]"
 
 
 class _Followed(NamedTuple):
-    """Among names to be looked up: the place where the target of a symbolic link ends.
+    """Marks, among the names to look up, the end of the target of a symbolic link.
 
     Attributes:
         link: The link.
-        before: Links that were followed before it.
+        before: Number of links followed before it.
     """
 
     link: _Node
@@ -130,18 +135,18 @@ class _Followed(NamedTuple):
 
 
 class Overlay:
-    """The merged tree of some layers.
+    """The merged tree of layers. Threads may share an object.
 
-    Paths are text and start from the root, with or without a slash in front; ``.`` and ``..`` in them, and symbolic
-    links, are followed inside the root. Threads may share it.
+    Paths are text, relative to the root, with or without a leading slash. ``.``, ``..`` and symbolic links are followed
+    inside the root.
     """
 
     def __init__(self, layers: Sequence[LayerEntries], limits: LayerLimits = DEFAULT_LIMITS) -> None:
         """Name the layers. Nothing is read.
 
         Args:
-            layers: The lowest first, as manifests list them.
-            limits: That of the entries of all layers together holds here.
+            layers: The layers, the lowest first, as in manifests.
+            limits: ``image_members`` applies.
         """
         self._layers = tuple(layers)
         self._limits = limits
@@ -150,25 +155,28 @@ class Overlay:
         self._lock = ForkSafeLock()
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> Entry:
-        """Return what is at a path. Layers below the one that decides are left alone.
+        """Return the entry at a path. Layers below the one that decides are not read.
 
         Args:
-            path: Where.
-            follow_symlinks: Whether a symbolic link at the end is followed too.
+            path: The path.
+            follow_symlinks: Whether to follow a symbolic link at the end of the path.
 
         Raises:
-            NotFound: There is nothing, or something on the way is no folder.
-            LimitExceeded: There are more than `MAX_LINKS` symbolic links on the way, or the layers have more entries
-                than a limit allows.
+            NotFound: The path does not exist, or a parent is not a directory.
+            LimitExceeded: The path leads through more than `MAX_LINKS` symbolic links, or the layers have too many
+                entries.
             Unsafe: A layer has a name that leads out of the tree.
-            MalformedDocument: A layer has an entry that cannot be.
-            DistError: What the layers raise.
+            MalformedDocument: A layer has an invalid entry.
+            DistError: Raised by the layers.
         """
         names, node = self._find(_parts(path), follow=follow_symlinks, asked=path)
         return _entry(names, node)
 
     def which_layer(self, path: str) -> int:
-        """Return the number of the layer, from 0, that put what is at a path; of a symbolic link that of the link.
+        """Return the number of the layer, from 0, that added a path. A symbolic link at the end is not followed.
+
+        Args:
+            path: The path.
 
         Raises:
             DistError: As `stat`.
@@ -178,6 +186,9 @@ class Overlay:
     def resolve(self, path: str) -> str:
         """Return the path without symbolic links, ``.`` and ``..``.
 
+        Args:
+            path: The path.
+
         Raises:
             DistError: As `stat`.
         """
@@ -185,28 +196,27 @@ class Overlay:
         return _text(names)
 
     def open(self, path: str, *, strict: bool = False) -> MemberFile:
-        """Open a file. Nothing of its content is asked for until it is read.
+        """Open a file. Its content is fetched when it is read.
 
         Args:
-            path: Where; symbolic links are followed.
-            strict: Refuse bytes that nothing vouches for.
+            path: The path; symbolic links are followed.
+            strict: Refuse bytes that cannot be verified.
 
         Raises:
-            NotFound: There is no file.
-            Unsafe: It is strict, and the bytes would be unverified.
+            NotFound: There is no file at the path.
+            Unsafe: ``strict`` is set, and the bytes cannot be verified.
             DistError: As `stat`.
         """
         _, node = self._find(_parts(path), follow=True, asked=path)
         if node.member.kind is not Kind.FILE:
-            kind = node.member.kind.name.lower().replace("_", " ")
-            raise NotFound(f"{_shown(path)} is a {kind}, no file that could be opened")
+            raise NotFound(f"{_shown(path)} is a {node.member.kind.noun}")
         return self._layers[node.origin].open(node.member, strict=strict)
 
     def ls(self, path: str = "/") -> list[Entry]:
-        """Return what is in a folder, sorted by name; of a file, itself.
+        """Return the entries in a directory, sorted by name; for any other path, its own entry.
 
         Args:
-            path: Where; symbolic links are followed.
+            path: The path; symbolic links are followed.
 
         Raises:
             DistError: As `stat`.
@@ -217,27 +227,27 @@ class Overlay:
         return [_entry((*names, name), child) for name, child in sorted(node.children.items())]
 
     def walk(self, path: str = "/") -> Iterator[Entry]:
-        """Yield all that is below a folder: each folder before what is in it, names sorted.
+        """Yield all entries below a directory, sorted by name, each directory before its entries.
 
         Args:
-            path: Where; symbolic links on the way there are followed, those below are not.
+            path: The directory; symbolic links in the path are followed, those below it are not.
 
         Raises:
-            DistError: As `stat`, at once.
+            DistError: As `stat`, by this call, not by the iterator.
         """
         names, node = self._merged_at(path)
         return _below(_text(names), node)
 
     def glob(self, pattern: str) -> Iterator[Entry]:
-        """Yield what a pattern matches, sorted, each once.
+        """Yield the entries that match a pattern, sorted, each once.
 
         Args:
-            pattern: From the root, as for `pathlib.PurePath.full_match`: ``*``, ``?`` and ``[…]`` match within a name,
-                a leading dot too, and ``**`` any number of folders; symbolic links are not followed there, elsewhere
-                they are.
+            pattern: Pattern relative to the root, as for `pathlib.PurePath.full_match`: ``*``, ``?`` and ``[…]`` match
+                within a name, including a leading dot; ``**`` matches any number of directories. Symbolic links are
+                followed, but not by ``**``.
 
         Raises:
-            DistError: As `stat`, at once.
+            DistError: As `stat`, by this call, not by the iterator.
         """
         parts = [part for part in _parts(pattern) if part != b"."]
         root = self._merged()
@@ -248,7 +258,7 @@ class Overlay:
         return Overlay, (self._layers, self._limits)
 
     def _matches(self, root: _Node, parts: list[bytes]) -> Iterator[tuple[tuple[bytes, ...], _Node]]:
-        """Yield what a pattern matches; some twice, where it has several ``**``."""
+        """Yield the matches of a pattern; a pattern with several ``**`` may yield a match twice."""
         lookups = Lookups()
         seen: set[tuple[tuple[bytes, ...], int]] = set()
         several = parts.count(b"**") > 1
@@ -264,10 +274,10 @@ class Overlay:
                 continue
             part = parts[at]
             if node.member.kind is Kind.SYMLINK:
-                led = _led(root, names, lookups)
-                if led is None:
+                target = _target(root, names, lookups)
+                if target is None:
                     continue
-                node = led
+                node = target
             if node.children is None:
                 continue
             if part == b"..":
@@ -276,7 +286,7 @@ class Overlay:
                 todo.append((above, found, at + 1))
             elif part == b"**":
                 todo.append((names, node, at + 1))
-                # Folders are looked into; the last part of a pattern matches what is none, too.
+                # At the end of a pattern "**" also matches entries that are not directories.
                 is_last = at == len(parts) - 1
                 for name, child in node.children.items():
                     if child.children is not None or is_last:
@@ -290,14 +300,13 @@ class Overlay:
     def _find(
         self, names: Sequence[bytes], *, follow: bool, asked: str, real: bool = False
     ) -> tuple[tuple[bytes, ...], _Node]:
-        """Return what is at a path, and a path to it without ``.`` and ``..``.
+        """Return the path of an entry without ``.`` and ``..``, and its node.
 
         Args:
-            names: The parts of the path.
-            follow: Whether a symbolic link at the end is followed.
-            asked: The path, for messages.
-            real: Whether no part of the path that is returned may be a symbolic link, although that takes looking at
-                each.
+            names: The components of the path.
+            follow: Whether to follow a symbolic link at the end.
+            asked: The requested path, for messages.
+            real: Whether to return a path without symbolic links, for which each component is looked up.
         """
         if self._tree is None:
             try:
@@ -309,10 +318,10 @@ class Overlay:
     def _find_from_the_top(
         self, names: Sequence[bytes], *, follow: bool, asked: str, real: bool
     ) -> tuple[tuple[bytes, ...], _Node]:
-        """Do as `_find`, and touch no layer below the one that decides.
+        """Do as `_find` without reading layers below the one that decides.
 
         Raises:
-            _UnsureError: It takes all layers to tell, or more work than in the merged tree.
+            _UnsureError: The result depends on all layers, or the merged tree takes less work.
         """
         left = _NAMES_FROM_THE_TOP
 
@@ -361,7 +370,11 @@ class Overlay:
                 before = path
 
     def _there(self, path: tuple[bytes, ...], asked: str) -> tuple[_Node, int]:
-        """Return what is at a path, or in the way, and after how many parts."""
+        """Return the node at a path or of a parent that is not a directory, and its depth.
+
+        Raises:
+            NotFound: The path does not exist.
+        """
         found = self._look_up(path)
         if found is None:
             raise _nothing(path, asked)
@@ -369,10 +382,10 @@ class Overlay:
         return node, depth
 
     def _look_up(self, names: tuple[bytes, ...]) -> tuple[int, _Node] | None:
-        """Return what is at a path, or in the way, and after how many parts; None where there is nothing.
+        """Return the depth and the node at a path or of a parent that is not a directory; None if there is neither.
 
         Raises:
-            _UnsureError: It takes all layers to tell, or they are merged by now.
+            _UnsureError: The result depends on all layers, or they are merged by now.
         """
         with self._lock:
             if self._tree is not None:
@@ -382,15 +395,15 @@ class Overlay:
     # From the top
 
     def _search(self, names: tuple[bytes, ...], top: int) -> tuple[int, _Node] | None:
-        """Do as `_look_up`, from a layer downwards, and touch no layer below the one that decides.
+        """Do as `_look_up`, from layer ``top`` down to the one that decides.
 
         Raises:
-            _UnsureError: It takes all layers to tell.
+            _UnsureError: The result depends on all layers.
         """
         prefixes = [b"/".join(names[:depth]) for depth in range(len(names) + 1)]
         path = prefixes[-1]
-        folders = 0  # the first parts of the path that are folders for sure
-        implied = -1  # the lowest layer that implies a folder there
+        folders = 0  # number of leading components that are certainly directories
+        implied = -1  # the lowest layer that implies a directory at the path
         seen: list[_View] = []
         for number in range(top, -1, -1):
             view = self._view(number)
@@ -398,11 +411,11 @@ class Overlay:
             view.check(path, names)
             depth, member = view.deepest(prefixes)
             if any(prefix in view.implied for prefix in prefixes[1 : folders + 1]):
-                raise _UnsureError  # where its entries went was decided before the folder above came
+                raise _UnsureError  # its entries may have gone through a link before the directory above replaced it
             if member is not None and member.kind is not Kind.FOLDER:
                 if depth > folders:
                     return depth, self._node(number, member, view)
-                break  # a folder of a layer above has taken its place
+                break  # a directory of a layer above replaced it
             if member is not None and depth == len(names):
                 return depth, _Node(member, number, entry=True, origin=number, children={})
             if path in view.implied:
@@ -413,13 +426,13 @@ class Overlay:
         if implied >= 0 or not names:
             implied = max(implied, 0)
             return len(names), _Node(_IMPLIED, implied, entry=False, origin=implied, children={})
-        # An entry behind a link that leads nowhere makes the folder that it leads to.
+        # An entry below a dangling link creates the directory that the link leads to.
         if any(view.may_make(path) for view in seen):
             raise _UnsureError
         return None
 
     def _node(self, number: int, member: Member, view: _View) -> _Node:
-        """Return what an entry that is no folder stands for: a hard link for the file it is another name of."""
+        """Return the node of an entry that is not a directory; for a hard link with the entry of its target."""
         if member.kind is not Kind.HARD_LINK:
             return _Node(member, number, entry=True, origin=number)
         for _ in range(MAX_LINKS):
@@ -438,7 +451,7 @@ class Overlay:
         view.check(target, names)
         prefixes = [b"/".join(names[:depth]) for depth in range(len(names) + 1)]
         if view.hides(prefixes) or view.deepest(prefixes)[0] not in {0, view.folders(prefixes)}:
-            raise _UnsureError  # it depends on what came first
+            raise _UnsureError  # the result depends on the order of the entries
         below = self._search(names, number - 1)
         if below is None or below[0] < len(names) or below[1].children is not None:
             raise _UnsureError
@@ -448,7 +461,7 @@ class Overlay:
         found = self._views.get(number)
         if found is None:
             members = self._layers[number].members
-            # A layer that is named twice has the same members.
+            # A layer that the image lists twice has the same members.
             same = (view for view in self._views.values() if view.members is members)
             found = next(same, None) or _View(members)
             self._views[number] = found
@@ -456,19 +469,19 @@ class Overlay:
         return found
 
     def _check(self, entries: int) -> None:
-        """Refuse more entries than the layers may have together."""
+        """Refuse too many entries of all layers together."""
         if entries > self._limits.image_members:
             raise too_many_entries(self._limits)
 
     # All layers
 
     def _merged_at(self, path: str) -> tuple[tuple[bytes, ...], _Node]:
-        """Return what is at a path, with what is below it."""
+        """Return the path and the node at a path in the merged tree."""
         self._merged()
         return self._find(_parts(path), follow=True, asked=path)
 
     def _merged(self) -> _Node:
-        """Return the root of all layers put on each other."""
+        """Return the root of the merged tree."""
         with self._lock:
             if self._tree is None:
                 all_members = _all_members(self._layers, self._check)
@@ -481,35 +494,36 @@ class Overlay:
 
 
 class _UnsureError(Exception):
-    """It takes all layers to tell."""
+    """A single layer cannot decide; merge all layers."""
 
 
 class _View:
-    """One layer by itself, as far as it tells without those below.
+    """One layer on its own, as far as it decides without the layers below.
 
     Attributes:
-        members: They, in order.
-        entries: Its entries by path; of the root, if it has one, by the empty path.
-        implied: Folders that it has entries in and none for. They may be symbolic links below.
+        members: The members in order.
+        entries: The entries by path; an entry for the root has the empty path.
+        implied: Directories that have entries in this layer but no entry of their own. Lower layers may have symbolic
+            links there.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
-        """Look at the members of a layer.
+        """Index the members of a layer.
 
         Raises:
-            Unsafe: One has a name that leads out of the tree.
+            Unsafe: A member has a name that leads out of the tree.
         """
         self.members = members
-        self._paths = 0  # bytes of those of the implied folders
+        self._paths = 0  # bytes of the paths of implied directories
         self.entries: dict[bytes, Member] = {}
         self.implied: set[bytes] = set()
         self._removed: set[bytes] = set()
         self._opaque: set[bytes] = set()
-        # Folders that may be elsewhere, by the names of what is in them, of a layer that has no entry for them.
+        # Directories without an entry, which may be links in lower layers, by the names that this layer has in them.
         self._elsewhere: dict[bytes, set[bytes]] = {}
-        self._passed: set[bytes] = set()  # these folders
-        self._odd = False  # what it means depends on the order of its entries, and on what is below
-        linked: set[bytes] = set()  # what hard links lead to that had no entry before them
+        self._passed: set[bytes] = set()  # those directories
+        self._odd = False  # whether the result depends on the order of the entries and on lower layers
+        linked: set[bytes] = set()  # targets of hard links that had no entry before the link
         for member in members:
             role, folder, name = place(member.path)
             path = folder + b"/" + name if folder else name
@@ -535,15 +549,15 @@ class _View:
             self._odd = any(self._is_removed(folder, known) for folder in self.implied)
 
     def _pass(self, folder: bytes, name: bytes, *, makes: bool) -> None:
-        """Take note of the folders that an entry is in."""
+        """Record the parent directories of an entry."""
         while folder and self._paths <= _MAX_PATHS:
             member = self.entries.get(folder)
             if member is not None:
-                self._odd = self._odd or member.kind is not Kind.FOLDER  # through its own link, or below a file
-                return  # the folders that a folder is in have been passed
+                self._odd = self._odd or member.kind is not Kind.FOLDER  # below a link or a file of this layer
+                return  # the parents of an entry are recorded
             known = folder in self.implied or (not makes and folder in self._passed)
             self._elsewhere.setdefault(name, set()).add(folder)
-            if known:  # and so are those that it is in
+            if known:  # so its parents are recorded too
                 return
             self._passed.add(folder)
             self._paths += len(folder)
@@ -553,7 +567,7 @@ class _View:
         self._odd = self._odd or self._paths > _MAX_PATHS  # the merged tree takes less memory
 
     def _is_removed(self, folder: bytes, known: dict[bytes, bool]) -> bool:
-        """Return whether a whiteout of the layer is about a folder, or one it is in; ``known`` are those looked at."""
+        """Return whether a whiteout of the layer removes a directory or a parent; ``known`` caches results."""
         if folder in self._removed:
             return True
         above: list[bytes] = []
@@ -569,21 +583,21 @@ class _View:
         return found
 
     def check(self, path: bytes, names: tuple[bytes, ...]) -> None:
-        """Raise `_UnsureError` if this layer may have something there that is not under its own name."""
+        """Raise `_UnsureError` if an entry of this layer may be at the path although it has another name."""
         if self._odd:
             raise _UnsureError
         if self._elsewhere:
-            for name in (*names, b""):  # the empty one is all that is in an opaque folder
+            for name in (*names, b""):  # the empty name is that of an opaque whiteout
                 for folder in self._elsewhere.get(name, ()):
                     if path != folder and not path.startswith(folder + b"/"):
                         raise _UnsureError
 
     def may_make(self, path: bytes) -> bool:
-        """Return whether this layer has entries in folders that are not its own, and may be links to there."""
+        """Return whether this layer has entries in implied directories that may be links to the path."""
         return any(not path.startswith(folder + b"/") for folder in self.implied)
 
     def deepest(self, prefixes: list[bytes]) -> tuple[int, Member | None]:
-        """Return what is on the way to a path, as far as there are entries or implied folders."""
+        """Return the last entry on the way to a path, and its depth, as far as entries and implied directories lead."""
         found: tuple[int, Member | None] = (0, self.entries.get(b""))
         for depth in range(1, len(prefixes)):
             member = self.entries.get(prefixes[depth])
@@ -597,7 +611,7 @@ class _View:
         return found
 
     def folders(self, prefixes: list[bytes]) -> int:
-        """Return how many parts of a path, from the first one on, this layer has folders for."""
+        """Return how many leading components of a path are directories with entries in this layer."""
         depth = 0
         for prefix in prefixes[1:]:
             member = self.entries.get(prefix)
@@ -607,34 +621,34 @@ class _View:
         return depth
 
     def hides(self, prefixes: list[bytes]) -> bool:
-        """Return whether what lower layers have at a path is gone."""
+        """Return whether whiteouts of this layer hide the path in lower layers."""
         return any(prefix in self._removed for prefix in prefixes[1:]) or any(
             prefix in self._opaque for prefix in prefixes[:-1]
         )
 
 
 class _MergedTree:
-    """The tree that layers are put on, one after the other, as unpacking does on disk."""
+    """The tree to which layers are added one after the other, as unpacking does on disk."""
 
     def __init__(self, limits: LayerLimits) -> None:
         self.root = _Node(_IMPLIED, 0, entry=False, origin=0, children={})
         self._limits = limits
         self._layer = 0
-        self._implied = 0  # folders that were made for what is in them
-        self._folders: dict[bytes, _Node] = {}  # by path, as long as nothing on the way was removed
-        #: Where symbolic links lead, and through how many, as long as nothing was removed.
+        self._implied = 0  # number of directories without an entry
+        self._folders: dict[bytes, _Node] = {}  # cache by path, cleared when a directory or link is removed
+        #: Targets of symbolic links and the number of links on the way; cleared likewise.
         self._links: dict[_Node, tuple[_Place, int]] = {}
         self._lookups = Lookups()
 
     def put(self, layer: int, members: Iterable[Member]) -> None:
-        """Put a layer on top.
+        """Add a layer on top.
 
         Raises:
             Unsafe: An entry has a name that leads out of the tree.
-            MalformedDocument: An entry cannot be: it is below a file, or a hard link to what is not there.
+            MalformedDocument: An entry is invalid: below a file, or a hard link whose target is missing.
         """
         self._layer = layer
-        self._folders.clear()  # since they take memory
+        self._folders.clear()  # frees memory
         for member in members:
             self._lookups.allow(member.path)
             role, path, name = place(member.path)
@@ -643,7 +657,7 @@ class _MergedTree:
             folder = self._folders.get(path)
             if folder is None:
                 folder = self._enter(path, make=role is Role.ENTRY)
-                if folder is None:  # nothing to be removed
+                if folder is None:  # a whiteout without a target
                     continue
                 self._folders[path] = folder
             assert folder.children is not None  # noqa: S101 - it is a folder
@@ -672,19 +686,19 @@ class _MergedTree:
             node.children = {}
         elif member.kind is Kind.HARD_LINK:
             target = self._linked(member)
-            if target is before:  # itself
+            if target is before:  # a link to itself
                 return
             if before is not None and before.children is not None:
                 self._forget(before)
                 del siblings[name]
-                target = self._linked(member)  # unless it went with that folder
+                target = self._linked(member)  # fails if the target was in that directory
             node.member, node.origin, node.hard_link = target.member, target.origin, True
         if before is not None:
             self._forget(before)
         siblings[name] = node
 
     def _forget(self, removed: _Node) -> None:
-        """Forget where paths lead, if what was removed was on the way of any."""
+        """Clear the caches of paths if the removed node may be on the way of one."""
         if removed.children is not None or removed.member.kind is Kind.SYMLINK:
             self._folders.clear()
             self._links.clear()
@@ -700,7 +714,7 @@ class _MergedTree:
         return target
 
     def _enter(self, path: bytes, *, make: bool) -> _Node | None:
-        """Return a folder; None where there is none and none is to be made. Links lead to places inside the root."""
+        """Return a directory, following links inside the root; create it if ``make`` is set, else None if missing."""
         at: _Place = self.root, None
         todo: list[bytes | _Followed] = [*path.split(b"/")[::-1]]
         links = 0
@@ -736,24 +750,24 @@ class _MergedTree:
                     at = self.root, None
                 todo += child.member.link.split(b"/")[::-1]
             elif not make:
-                return None  # as where it is missing: there is nothing to be removed, or linked to
+                return None  # nothing to remove or to link to
             else:
-                raise MalformedDocument(f"a layer has an entry below {shown(path)}, which is no folder")
+                raise MalformedDocument(f"a layer has an entry below {shown(path)}, which is not a directory")
         return at[0]
 
     def _imply(self) -> _Node:
-        """Return a folder that no layer has an entry for."""
+        """Return a new directory without an entry."""
         self._implied += 1
         if self._implied > self._limits.image_members:
             raise too_many_entries(self._limits)
         return _Node(_IMPLIED, self._layer, entry=False, origin=self._layer, children={})
 
     def _remove(self, siblings: dict[bytes, _Node], name: bytes) -> None:
-        """Remove what lower layers have put there; a folder in which something stays stays too.
+        """Remove a name of lower layers, and all below it. Entries of this layer and their parents stay.
 
-        What is in a folder that was cleared for the same layer is not looked at again: all of it is that layer's.
+        A directory that was cleared for this layer is not searched again, since all in it belongs to this layer.
         """
-        # Each folder before what is in it; a tree may be deeper than Python's stack.
+        # A list instead of recursion: a tree may be deeper than Python's stack. Directories precede their entries.
         found = [(siblings, name)]
         for owner, own in found:
             node = owner[own]
@@ -768,10 +782,10 @@ class _MergedTree:
 
 
 def _bounded(links: int, path: bytes) -> int:
-    """Return a number of symbolic links on the way to an entry.
+    """Return the number of symbolic links on the way to an entry.
 
     Raises:
-        LimitExceeded: It is too large.
+        LimitExceeded: The number exceeds `MAX_LINKS`.
     """
     if links > MAX_LINKS:
         message = f"a layer has an entry below {shown(path)}, behind more than {MAX_LINKS} symbolic links"
@@ -779,8 +793,8 @@ def _bounded(links: int, path: bytes) -> int:
     return links
 
 
-def _led(root: _Node, names: tuple[bytes, ...], lookups: Lookups) -> _Node | None:
-    """Return where a symbolic link leads in the merged tree; None if that is nowhere."""
+def _target(root: _Node, names: tuple[bytes, ...], lookups: Lookups) -> _Node | None:
+    """Return the target of a symbolic link in the merged tree; None if it does not exist."""
     lookups.allow(b"/".join(names))
     try:
         return _walk(root, names, follow=True, asked=_text(names), lookups=lookups)[1]
@@ -795,14 +809,14 @@ def _led(root: _Node, names: tuple[bytes, ...], lookups: Lookups) -> _Node | Non
 def _walk(
     root: _Node, names: Sequence[bytes], *, follow: bool, asked: str, lookups: Lookups
 ) -> tuple[tuple[bytes, ...], _Node]:
-    """Return what is at a path in the merged tree, and its path without ``.``, ``..`` and symbolic links.
+    """Return the path of an entry in the merged tree without ``.``, ``..`` and symbolic links, and its node.
 
     Args:
-        root: Of the tree.
-        names: The parts of the path.
-        follow: Whether a symbolic link at the end is followed.
-        asked: The path, for messages.
-        lookups: Counts the names that are looked up.
+        root: Root of the tree.
+        names: The components of the path.
+        follow: Whether to follow a symbolic link at the end.
+        asked: The requested path, for messages.
+        lookups: Counts the lookups.
     """
     path: list[bytes] = []
     nodes = [root]
@@ -837,15 +851,15 @@ def _walk(
 
 
 def _not_the_root() -> Unsafe:
-    return Unsafe("a layer has an entry for the root that is no folder")
+    return Unsafe("a layer has an entry for the root that is not a directory")
 
 
 def _all_members(layers: Sequence[LayerEntries], check: Callable[[int], None]) -> list[Sequence[Member]]:
-    """Return the members of all layers, got from several at once: each may wait for the network.
+    """Return the members of all layers, reading several layers at the same time.
 
     Args:
-        layers: They.
-        check: Called with the number of members of the layers that are known so far.
+        layers: The layers.
+        check: Called with the number of members read so far; may raise.
     """
     found: dict[int, Sequence[Member]] = {}
     done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -863,7 +877,7 @@ def _all_members(layers: Sequence[LayerEntries], check: Callable[[int], None]) -
                 return
         done.put(None)
 
-    # Daemons, since whoever is interrupted does not wait for them.
+    # Daemon threads, so that an interrupted caller does not wait for them.
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(layers)))]
     try:
         for thread in threads:
@@ -878,7 +892,7 @@ def _all_members(layers: Sequence[LayerEntries], check: Callable[[int], None]) -
 
 
 def _below(path: str, node: _Node) -> Iterator[Entry]:
-    """Yield what is below a folder: each folder before what is in it, names sorted."""
+    """Yield the entries below a directory, sorted by name, each directory before its entries."""
     todo = [(path.rstrip("/"), node)]
     while todo:
         path, at = todo.pop()
@@ -903,8 +917,8 @@ def _entry(names: tuple[bytes, ...], node: _Node) -> Entry:
 
 
 def _nothing(names: tuple[bytes, ...], asked: str) -> NotFound:
-    led = "" if tuple(_parts(asked)) == names else f": symbolic links lead to {_shown(_text(names))}"
-    return NotFound(f"{_shown(asked)} is not there{led}")
+    cause = "" if tuple(_parts(asked)) == names else f": symbolic links lead to {_shown(_text(names))}"
+    return NotFound(f"{_shown(asked)} not found{cause}")
 
 
 def _too_many_links(asked: str) -> LimitExceeded:
@@ -912,7 +926,7 @@ def _too_many_links(asked: str) -> LimitExceeded:
 
 
 def _no_folder(names: tuple[bytes, ...], asked: str) -> NotFound:
-    return NotFound(f"{_shown(asked)} is not there: {_shown(_text(names))} is no folder")
+    return NotFound(f"{_shown(asked)} not found: {_shown(_text(names))} is not a directory")
 
 
 def _shown(path: str) -> str:

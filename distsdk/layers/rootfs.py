@@ -1,8 +1,8 @@
-"""`RootfsWriter`: a directory that layers are written to, and nothing outside of it.
+"""`RootfsWriter`: write layers to a directory, and nothing outside of it.
 
-The kernel is never given a path with a slash in it: every name is looked up in a folder that is open, without following
-it. Symbolic links on the way are followed by hand, as a process would whose root the target is. What somebody puts in
-the place of a folder meanwhile therefore leads nowhere else (CVE-2018-15664).
+No path with a slash is passed to the kernel: every name is looked up in an open directory, without following links.
+Symbolic links are followed in Python, relative to the target directory as their root. Therefore another process that
+replaces a directory by a link during the write cannot redirect it (CVE-2018-15664).
 """
 
 from __future__ import annotations
@@ -27,54 +27,54 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-#: In the root from before the first write until the tree is whole. No layer may have an entry of that name, in any
-#: folder: `unpack` empties a directory that has one from an `unpack` before.
+#: File in the root from before the first write until the tree is complete. Layers must not have an entry of this name
+#: in any directory, since `unpack` empties a directory that has the marker of an earlier `unpack`.
 MARKER = b".distsdk-unpacking"
 
-#: Symbolic links that may be followed on the way to one name, as on Linux.
+#: Symbolic links that may be followed for one path, as in Linux.
 _MAX_LINKS = 40
-#: Folders that are kept open. macOS allows a process 256 files.
+#: Directories that are kept open. macOS allows a process 256 files.
 _MAX_OPEN = 128
 
-#: Bytes of memory for paths whose real ones are remembered.
+#: Bytes of memory for the cache of real paths.
 _MAX_REMEMBERED = 16 * 1024 * 1024
-#: Bytes of the paths of all folders that are made: they get their times in the end. Links multiply them.
+#: Bytes of the paths of all directories whose times are set at the end. Links can multiply them.
 _MAX_PATHS = 64 * 1024 * 1024
 
-# What is missing on Windows is not used there: `RootfsWriter` refuses before.
+# Constants that Windows lacks are 0 there; `unpack` refuses Windows.
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _OPEN = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | _CLOEXEC
-#: To look up names in a folder takes no right to read it; only Linux can say so.
+#: Looking up names in a directory does not need the right to read it; only Linux can open one that way.
 _ENTER = _OPEN | getattr(os, "O_PATH", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | _CLOEXEC
 
-#: What the system says where a file system has no extended attributes, not this one, not for this user, or no room for
-#: it (ext4 keeps them in one block, whatever is free); or where there is no /proc.
+#: Errors of attributes that a file system does not support, that this user may not set, or for which there is no room
+#: (ext4 has one block for them, whatever is free); and the error of a missing /proc.
 _NO_XATTR = {
     *(errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.E2BIG, errno.ERANGE),
     *(errno.ENOSPC, errno.EDQUOT),
 }
-#: What overlayfs keeps for itself: a tree that is mounted as one of its layers would have them obeyed.
+#: Attributes of overlayfs, which it would obey if the tree were mounted as one of its layers.
 _NEVER_SET = (b"user.overlay.", b"trusted.overlay.")
 
 
 class _Folder(NamedTuple):
-    """What a folder is to be in the end: entries that come after it change its time."""
+    """The final attributes of a directory, set at the end since later entries change its time."""
 
     mode: int
-    uid: int = -1  # leave it as it is
+    uid: int = -1  # keep the owner
     gid: int = -1
     times: tuple[int, int] | None = None
     xattrs: Mapping[bytes, bytes] | None = None
-    merged: bool = False  # with one that was there, and may have attributes of its own
+    merged: bool = False  # whether the directory existed before, and may have other attributes
 
 
 class _Followed(NamedTuple):
-    """Among names to be looked up: the place where the target of a symbolic link ends.
+    """Marks, among the names to look up, the end of the target of a symbolic link.
 
     Attributes:
-        link: The real path of the link.
-        before: Links that were followed before it.
+        link: Real path of the link.
+        before: Number of links followed before it.
     """
 
     link: bytes
@@ -83,58 +83,62 @@ class _Followed(NamedTuple):
 
 @define(eq=False)
 class _Level:
-    """A folder on the way down, when a tree is removed."""
+    """A directory on the way down while a tree is removed."""
 
     path: bytes
     identity: tuple[int, int]
     folders: list[bytes]
-    kept: bool  # something in it stays
+    kept: bool  # whether an entry in it stays
 
 
 class RootfsWriter:
-    """An open directory that entries of layers are written to.
+    """Writes the entries of layers to an open directory.
 
     Attributes:
-        owners: Whether owners are set: only the superuser may.
-        removed: Whiteouts so far.
-        devices_skipped: Device nodes that were not made.
-        xattrs_refused: Extended attributes that were not set.
+        owners: Whether owners are set, which only the superuser may do.
+        removed: Number of whiteouts so far.
+        devices_skipped: Number of device nodes that were not created.
+        xattrs_refused: Number of extended attributes that were not set.
     """
 
     def __init__(self, root: int, *, devices: bool) -> None:
-        """Take over an open directory.
+        """Take ownership of an open directory.
 
         Args:
-            root: Its descriptor; `close` closes it.
-            devices: Make device nodes.
+            root: Descriptor of the directory; `close` closes it.
+            devices: Create device nodes.
         """
         self.owners = os.geteuid() == 0
         self.removed = self.devices_skipped = self.xattrs_refused = 0
         self._root = root
         self._devices = devices
-        self._marker: bytes | None = None  # what it will say
-        self._open = {b"": root}  # by the real path: one without symbolic links
-        self._real = {b"": b""}  # by the path that an entry names
-        self._links: dict[bytes, tuple[bytes, int]] = {}  # of links to folders, and how many they lead through
-        self._remembered = 0  # bytes of memory for them
+        self._marker: bytes | None = None  # text of a marker that is still to be written
+        self._open = {b"": root}  # descriptors by real path: a path without symbolic links
+        self._real = {b"": b""}  # real paths by the paths in entries
+        self._links: dict[bytes, tuple[bytes, int]] = {}  # real targets of links, and the number of links on the way
+        self._remembered = 0  # bytes of memory for both
         self._folders: dict[bytes, _Folder] = {}
-        self._paths = 0  # bytes of the paths in there
-        self._stale = False  # paths may lead elsewhere now
-        #: Hashes of the real paths of what the layer has, which its own whiteouts leave alone. They are keyed, so that
-        #: nobody finds two paths with the same one; by chance a file of a lower layer would stay.
+        self._paths = 0  # bytes of the paths in `_folders`
+        self._stale = False  # whether cached paths may be wrong
+        #: Hashes of the real paths that this layer wrote, which its own whiteouts leave alone. Python's hash of bytes
+        #: is keyed, so that collisions cannot be prepared; a random one would keep a file of a lower layer.
         self._written: set[int] = set()
-        #: Likewise, the folders in which the layer's whiteouts find nothing any more: all in them is its own.
+        #: Likewise, directories that this layer's whiteouts have cleared: all in them belongs to this layer.
         self._cleared: set[int] = set()
         self._lookups = Lookups()
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close all open directories."""
         for folder in self._open.values():
             os.close(folder)
         self._open = {}
 
     def mark(self, text: bytes) -> None:
-        """Have the marker written before anything else is: from then on the tree is not whole."""
+        """Write the marker before the first entry: from then on the tree is incomplete.
+
+        Args:
+            text: Content of the marker.
+        """
         self._marker = text
 
     def _write_marker(self, text: bytes) -> None:
@@ -147,40 +151,40 @@ class RootfsWriter:
         self._marker = None
 
     def marked(self) -> bytes | None:
-        """Return what the marker says; None where there is none."""
+        """Return the content of the marker; None if there is no marker."""
         try:
             marker = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | _CLOEXEC, dir_fd=self._root)
         except FileNotFoundError:
             return None
         except OSError:
-            return b""  # something else of that name
+            return b""  # the name exists, but is not a readable file
         try:
             return os.read(marker, 64)
         finally:
             os.close(marker)
 
     def is_empty(self) -> bool:
-        """Return whether there is nothing in the directory."""
+        """Return whether the directory is empty."""
         with os.scandir(self._root) as entries:
             return next(entries, None) is None
 
     def empty(self) -> None:
-        """Remove all that is in the directory."""
+        """Remove everything in the directory."""
         self._remove_below(self._root, b"", None)
 
     def next_layer(self) -> None:
-        """Begin with a layer: what the one before wrote is lower now."""
+        """Start a layer; everything written before belongs to lower layers now."""
         self._written.clear()
         self._cleared.clear()
 
     def finish(self) -> None:
-        """Give folders their owners, modes, attributes and times, and take the marker away."""
+        """Set the owners, modes, attributes and times of directories, and remove the marker."""
         self._forget()
         root = self._folders.pop(b"", None)
-        # What is below comes first: a mode may keep its owner from entering.
+        # Children first: a mode may deny its owner access.
         for path in sorted(self._folders, reverse=True):
             self._lookups.allow(path)
-            with suppress(FileNotFoundError, NotADirectoryError):  # it was replaced
+            with suppress(FileNotFoundError, NotADirectoryError):  # removed or replaced later
                 folder = self._open_real(path)
                 try:
                     self._finish_folder(folder, self._folders[path])
@@ -192,16 +196,16 @@ class RootfsWriter:
             self._finish_folder(self._root, root)
 
     def add(self, member: Member, content: Iterator[memoryview]) -> None:
-        """Write an entry of a layer, or do what a whiteout says.
+        """Write an entry of a layer, or apply a whiteout.
 
         Args:
             member: The entry.
-            content: What is stored of it.
+            content: Its stored bytes.
 
         Raises:
-            Unsafe: Its name, or that of what it links to, leads elsewhere.
-            MalformedDocument: It cannot be: it is below a file, or a hard link to something missing or a directory.
-            OSError: It cannot be written; ``filename`` is its path.
+            Unsafe: The name of the entry, or the target of a hard link, leads outside.
+            MalformedDocument: The entry is invalid: below a file, or a hard link to a missing name or a directory.
+            OSError: The entry cannot be written; ``filename`` is its path.
         """
         role, folder_path, name = place(member.path)
         self.check(member, role, name)
@@ -217,38 +221,43 @@ class RootfsWriter:
                 self.removed += 1
                 self._white_out(folder_path, name)
         except OSError as error:
-            if not isinstance(error, DistError):  # which has a message of its own: the layer could not be read
+            if not isinstance(error, DistError):  # a DistError is about reading the layer
                 error.filename = os.fsdecode(member.path)
             raise
 
     @staticmethod
     def check(member: Member, role: Role, name: bytes) -> None:
-        """Refuse an entry that no directory can have.
+        """Refuse an entry that must not be written to any directory.
+
+        Args:
+            member: The entry.
+            role: Its role, from `place`.
+            name: Its name in its directory, from `place`.
 
         Raises:
-            Unsafe: It has the name of the marker, or is a hard link to it or to what is elsewhere, or a root that is no
-                folder.
+            Unsafe: The entry has the name of the marker, is a hard link to it or to a path outside, or is for the root
+                and not a directory.
         """
         if role is not Role.ENTRY:
             return
         if member.kind is Kind.HARD_LINK and _name(inside(member.link)).lower() == MARKER:
             raise Unsafe(
-                f"a layer's entry {shown(member.path)} is a hard link to {shown(member.link)}, which marks unfinished "
-                "trees here"
+                f"hard link {shown(member.path)} of a layer refused: its target {shown(member.link)} is the name of "
+                "the marker of incomplete trees"
             )
         if name.lower() == MARKER:
-            raise Unsafe(f"a layer has an entry named {shown(member.path)}, which marks unfinished trees here")
+            raise Unsafe(f"entry name {shown(member.path)} of a layer refused: it marks incomplete trees")
         if not name and member.kind is not Kind.FOLDER:
-            raise Unsafe("a layer has an entry for the root that is no folder")
+            raise Unsafe("a layer has an entry for the root that is not a directory")
 
     def _add(self, member: Member, content: Iterator[memoryview], folder_path: bytes, name: bytes) -> None:
         if not name:
-            self._expect(b"", self._wanted(member, merged=True))
+            self._expect(b"", self._folder_of(member, merged=True))
             return
         try:
             real, folder = self._enter(folder_path, make=True)
         except NotADirectoryError as error:
-            message = f"a layer has an entry {shown(member.path)}, which is below something that is no folder"
+            message = f"a layer's entry {shown(member.path)} has a parent that is not a directory"
             raise MalformedDocument(message) from error
         if real not in self._folders:
             self._expect(real, _as_it_is(folder))
@@ -273,7 +282,7 @@ class RootfsWriter:
             self._finish_special(member, folder, name)
         else:
             self.devices_skipped += 1
-            with suppress(FileNotFoundError):  # what it would have replaced
+            with suppress(FileNotFoundError):  # the name that it would replace
                 self._remove(folder, path, None)
         self._written.add(hash(path))
 
@@ -282,7 +291,7 @@ class RootfsWriter:
         try:
             file = os.open(name, _CREATE, 0o600, dir_fd=folder)
         except FileExistsError:
-            self._remove(folder, path, None)  # never written into: it may have another name elsewhere
+            self._remove(folder, path, None)  # never opened: it may be a hard link to a file outside
             file = os.open(name, _CREATE, 0o600, dir_fd=folder)
         try:
             if member.parts:
@@ -296,7 +305,7 @@ class RootfsWriter:
                 os.ftruncate(file, member.size)
             if self.owners:
                 os.fchown(file, member.uid, member.gid)
-            os.fchmod(file, self._mode(member))  # after the owner, whose change takes setuid away
+            os.fchmod(file, self._mode(member))  # after chown, which clears setuid
             if member.xattrs:
                 self._set_xattrs(file, member.xattrs)
             os.utime(file, ns=(member.mtime, member.mtime))
@@ -313,7 +322,7 @@ class RootfsWriter:
             if not merged:
                 self._remove(folder, path, None)
                 os.mkdir(name, 0o700, dir_fd=folder)
-        self._expect(path, self._wanted(member, merged=merged))
+        self._expect(path, self._folder_of(member, merged=merged))
 
     def _add_hard_link(self, member: Member, folder: int, path: bytes) -> None:
         source_path, _, source_name = inside(member.link).rpartition(b"/")
@@ -324,14 +333,14 @@ class RootfsWriter:
 
         def link() -> None:
             try:
-                # Not followed: a hard link to a symbolic link is another name of that link.
+                # A hard link to a symbolic link is a second name of that link, which is not followed.
                 os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
             except PermissionError as error:
                 if not stat.S_ISDIR(_status(source, source_name).st_mode):
                     raise
                 raise linked_directory(member) from error
 
-        folder = os.dup(folder)  # the way to the other one may close it
+        folder = os.dup(folder)  # `_enter` may close the original
         try:
             _, source = self._enter(source_path, make=False)
             try:
@@ -349,7 +358,7 @@ class RootfsWriter:
             os.close(folder)
 
     def _make(self, make: Callable[[], T], folder: int, path: bytes) -> T:
-        """Make something new; what is there under its name is removed."""
+        """Create an entry, and remove an existing one of that name first."""
         try:
             return make()
         except FileExistsError:
@@ -357,54 +366,54 @@ class RootfsWriter:
             return make()
 
     def _finish_special(self, member: Member, folder: int, name: bytes) -> None:
-        """Give owner, mode and time to what must not be opened."""
+        """Set owner, mode, attributes and time of a link, pipe or device, which must not be opened."""
         if self.owners:
             os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
         if member.kind is not Kind.SYMLINK:
             os.chmod(name, self._mode(member), dir_fd=folder, follow_symlinks=False)
         if member.xattrs:
-            # They are set by a path only, or on what is open. This one leads into the open folder, and no farther.
+            # Attributes are set on a path or an open file only. This path leads into the open directory and no further.
             self._set_xattrs(b"/proc/self/fd/%d/%b" % (folder, name), member.xattrs)
         os.utime(name, ns=(member.mtime, member.mtime), dir_fd=folder, follow_symlinks=False)
 
     # Folders
 
     def _mode(self, member: Member) -> int:
-        """Return the mode that is set: what would run as its owner would run as whoever unpacks it."""
+        """Return the mode to set: without setuid and setgid if the owner is not set, since they would be the user's."""
         return member.mode if self.owners else member.mode & 0o1777
 
-    def _wanted(self, member: Member, *, merged: bool) -> _Folder:
+    def _folder_of(self, member: Member, *, merged: bool) -> _Folder:
         uid, gid = (member.uid, member.gid) if self.owners else (-1, -1)
         return _Folder(self._mode(member), uid, gid, (member.mtime, member.mtime), member.xattrs, merged)
 
-    def _finish_folder(self, folder: int, wanted: _Folder) -> None:
-        if wanted.uid >= 0:
-            os.fchown(folder, wanted.uid, wanted.gid)
-        if wanted.uid >= 0 or stat.S_IMODE(os.fstat(folder).st_mode) != wanted.mode:
-            os.fchmod(folder, wanted.mode)
-        if wanted.merged:
-            self._clear_xattrs(folder, wanted.xattrs or {})
-        if wanted.xattrs:
-            self._set_xattrs(folder, wanted.xattrs)
-        if wanted.times:
+    def _finish_folder(self, folder: int, final: _Folder) -> None:
+        if final.uid >= 0:
+            os.fchown(folder, final.uid, final.gid)
+        if final.uid >= 0 or stat.S_IMODE(os.fstat(folder).st_mode) != final.mode:
+            os.fchmod(folder, final.mode)
+        if final.merged:
+            self._clear_xattrs(folder, final.xattrs or {})
+        if final.xattrs:
+            self._set_xattrs(folder, final.xattrs)
+        if final.times:
             try:
-                os.utime(folder, ns=wanted.times)
+                os.utime(folder, ns=final.times)
             except PermissionError:
-                if wanted.xattrs is not None:  # otherwise it was only written to, and is somebody else's
+                if final.xattrs is not None:  # else the directory has no entry, and may belong to another user
                     raise
 
     def _enter(self, path: bytes, *, make: bool) -> tuple[bytes, int]:
-        """Return the real path of a folder, and an open descriptor of it that stays open during this entry.
+        """Return the real path of a directory, and a descriptor that stays open during this entry.
 
         Args:
-            path: As `inside` gives it; symbolic links in it lead to places inside the root.
-            make: Make folders that are missing.
+            path: Path from `inside`; its symbolic links are followed inside the root.
+            make: Create missing directories.
 
         Raises:
-            FileNotFoundError: One is missing, and ``make`` is false.
-            NotADirectoryError: Something on the way is no folder.
+            FileNotFoundError: A directory is missing, and ``make`` is false.
+            NotADirectoryError: A component is not a directory.
             Unsafe: There are too many symbolic links on the way.
-            LimitExceeded: Symbolic links have led through too many folders.
+            LimitExceeded: Symbolic links have led through too many directories.
         """
         real = self._real.get(path)
         if real is not None:
@@ -453,7 +462,7 @@ class RootfsWriter:
         return real, folder
 
     def _make_room(self, path: bytes, real: bytes) -> None:
-        """Forget where paths lead if they, and one more, take too much memory."""
+        """Account for one more cached path, and clear the cache if it takes too much memory."""
         self._remembered += len(path) + len(real) + 200
         if self._remembered > _MAX_REMEMBERED:
             self._forget_paths()
@@ -465,7 +474,7 @@ class RootfsWriter:
         self._remembered = 0
 
     def _nearest(self, path: bytes) -> tuple[bytes, list[bytes]]:
-        """Return the real path of the nearest folder above that is open, and the names that lead on, last one first."""
+        """Return the real path of the nearest open parent, and the remaining names in reverse order."""
         above = path
         while above:
             above = above.rpartition(b"/")[0]
@@ -475,10 +484,10 @@ class RootfsWriter:
         return b"", path.split(b"/")[::-1]
 
     def _open_folder(self, folder: int, name: bytes, path: bytes, *, make: bool) -> int:
-        """Open a folder in a folder, and keep it open.
+        """Open a directory in a directory, and keep it open.
 
         Raises:
-            NotADirectoryError: It is something else, perhaps a symbolic link.
+            NotADirectoryError: The name is not a directory; it may be a symbolic link.
         """
         try:
             try:
@@ -490,18 +499,18 @@ class RootfsWriter:
                 self._expect(path, _Folder(0o755))
                 found = os.open(name, _ENTER, dir_fd=folder)
         except OSError as error:
-            if error.errno == errno.ELOOP:  # what some systems say about a symbolic link
+            if error.errno == errno.ELOOP:  # the error of some systems for a symbolic link
                 raise NotADirectoryError(*error.args) from error
             raise
         self._open[path] = found
         if not self.owners:
-            self._let_in(folder, name, path, found)
+            self._grant_access(folder, name, path, found)
         if len(self._open) > _MAX_OPEN:
-            self._let_go()
+            self._close_oldest()
         return found
 
-    def _let_in(self, folder: int, name: bytes, path: bytes, found: int) -> None:
-        """Let its owner write to a folder until the end, where its mode does not."""
+    def _grant_access(self, folder: int, name: bytes, path: bytes, found: int) -> None:
+        """Give the owner of a directory all rights until the end."""
         mode = stat.S_IMODE(os.fstat(found).st_mode)
         if mode & stat.S_IRWXU != stat.S_IRWXU:
             if path not in self._folders:
@@ -509,7 +518,7 @@ class RootfsWriter:
             os.chmod(name, mode | stat.S_IRWXU, dir_fd=folder, follow_symlinks=False)
 
     def _open_again(self, path: bytes) -> int:
-        """Return a folder by its real path, opened again if it was let go; it will be the last one to be let go."""
+        """Return the descriptor of a directory by its real path, opened again if it was closed; mark it as used."""
         if not path:
             return self._root
         folder = self._open.pop(path, None)
@@ -528,10 +537,10 @@ class RootfsWriter:
         return folder
 
     def _open_real(self, path: bytes) -> int:
-        """Open a folder by its real path, to be closed by the caller.
+        """Open a directory by its real path, to be closed by the caller.
 
         Raises:
-            FileNotFoundError, NotADirectoryError: It is not there any more.
+            FileNotFoundError, NotADirectoryError: The directory was removed or replaced.
         """
         parent, _, name = path.rpartition(b"/")
         try:
@@ -543,7 +552,7 @@ class RootfsWriter:
 
     @staticmethod
     def _target_of(folder: int, name: bytes) -> bytes | None:
-        """Return what a symbolic link points to; None if it is none."""
+        """Return the target of a symbolic link; None if the name is not a link."""
         try:
             return os.readlink(name, dir_fd=folder)
         except OSError as error:
@@ -551,35 +560,39 @@ class RootfsWriter:
                 raise
             return None
 
-    def _let_go(self) -> None:
-        """Close the folders that were used least recently, and keep the rest open."""
+    def _close_oldest(self) -> None:
+        """Close the half of the open directories that was used least recently."""
         for path in list(self._open)[1 : len(self._open) // 2 + 1]:  # the root is the first
             os.close(self._open.pop(path))
 
     def _forget(self) -> None:
-        """Take nothing for granted any more: a folder or a symbolic link is gone."""
+        """Clear all cached paths and descriptors, after a directory or a link was removed."""
         for path in list(self._open)[1:]:
             os.close(self._open.pop(path))
         self._forget_paths()
         self._stale = False
 
     def _expect(self, path: bytes, folder: _Folder) -> None:
-        """Take note of what a folder is to be in the end."""
+        """Record the final attributes of a directory.
+
+        Raises:
+            LimitExceeded: The paths of the directories take too much memory.
+        """
         if path not in self._folders:
             self._paths += len(path)
             if self._paths > _MAX_PATHS:
-                message = f"the names of a layer's folders are more than the limit of {human_size(_MAX_PATHS)}"
+                message = f"the paths of a layer's directories exceed the limit of {human_size(_MAX_PATHS)}"
                 raise LimitExceeded(message, limit=_MAX_PATHS)
         self._folders[path] = folder
 
     # Removing
 
     def _white_out(self, folder_path: bytes, name: bytes) -> None:
-        """Remove what lower layers have: all in a folder where there is no name."""
+        """Remove a name of lower layers, or all names in a directory if ``name`` is empty."""
         try:
             real, folder = self._enter(folder_path, make=False)
         except (FileNotFoundError, NotADirectoryError):
-            return  # umoci writes whiteouts of all that was in a folder in whose place a file is now
+            return  # umoci also writes whiteouts for the entries of a directory that a file replaced
         if hash(real) in self._cleared:
             return
         if real not in self._folders:
@@ -591,15 +604,15 @@ class RootfsWriter:
             self._remove(folder, _join(real, name), self._written)
 
     def _remove(self, folder: int, path: bytes, keep: set[int] | None) -> None:
-        """Remove what is in a folder under a name, whatever it is.
+        """Remove an entry of any kind from a directory.
 
         Args:
-            folder: The folder.
-            path: Its real path and the name.
-            keep: What stays, by `hash` of its path.
+            folder: Descriptor of the directory.
+            path: Real path of the entry.
+            keep: Hashes of the paths that stay; None to remove all.
 
         Raises:
-            FileNotFoundError: There is nothing.
+            FileNotFoundError: The entry does not exist.
         """
         name = _name(path)
         if path == MARKER:
@@ -615,7 +628,7 @@ class RootfsWriter:
             self._stale = self._stale or stat.S_ISLNK(mode)
 
     def _remove_below(self, folder: int, path: bytes, keep: set[int] | None) -> None:
-        """Remove all that is in a folder."""
+        """Remove all entries of a directory."""
         opened = os.open(b".", _OPEN, dir_fd=folder)
         try:
             for name in self._sweep(opened, path, keep).folders:
@@ -624,15 +637,14 @@ class RootfsWriter:
             os.close(opened)
 
     def _remove_tree(self, folder: int, path: bytes, keep: set[int] | None) -> None:
-        """Remove a folder and all below it; a folder in which something stays stays too.
+        """Remove a directory and all below it, except entries to keep and their parents.
 
-        One that was cleared for the same layer is not swept again: whiteouts cost no more than what they remove, and
-        each folder once.
-
-        However deep it is, two descriptors are open and nothing recurses. The way up is held against the way down.
+        A directory that was cleared for this layer is not swept again, so that whiteouts take linear work. The depth
+        does not matter: two descriptors are open, and there is no recursion. On the way up each parent is compared with
+        the directory that was left on the way down.
 
         Raises:
-            Unsafe: Another file system is mounted in there, or somebody moves its folders about meanwhile.
+            Unsafe: A file system is mounted below, or another process moves directories at the same time.
         """
         at = self._open_to_remove(folder, path)
         try:
@@ -660,7 +672,7 @@ class RootfsWriter:
                     os.close(at)
                     at = found
                     if _identity(at) != levels[-1].identity:
-                        raise Unsafe(f"{shown(level.path)} was moved away while it was removed: leave the tree alone")
+                        raise Unsafe(f"removal of {shown(level.path)} failed: another process moved it")
                     levels[-1].kept |= level.kept
                 if not level.kept:
                     os.rmdir(_name(level.path), dir_fd=at if levels else folder)
@@ -669,7 +681,7 @@ class RootfsWriter:
             os.close(at)
 
     def _remove_if_empty(self, folder: int, path: bytes) -> bool:
-        """Remove a folder unless something is in it; return whether it is gone."""
+        """Remove a directory if it is empty, and return whether it was removed."""
         try:
             os.rmdir(_name(path), dir_fd=folder)
         except OSError as error:
@@ -680,7 +692,7 @@ class RootfsWriter:
         return True
 
     def _sweep(self, folder: int, path: bytes, keep: set[int] | None) -> _Level:
-        """Remove all but folders from a folder, and return what is left to do there."""
+        """Remove all entries of a directory except directories, and return a level with those."""
         level = _Level(path, _identity(folder), [], keep is not None and hash(path) in keep)
         with os.scandir(folder) as entries:
             found = [(os.fsencode(e.name), e.is_dir(follow_symlinks=False), e.is_symlink()) for e in entries]
@@ -702,7 +714,7 @@ class RootfsWriter:
         if not self.owners:
             entered = os.open(name, _ENTER, dir_fd=folder)
             try:
-                self._let_in(folder, name, path, entered)
+                self._grant_access(folder, name, path, entered)
             finally:
                 os.close(entered)
         return os.open(name, _OPEN, dir_fd=folder)
@@ -710,9 +722,9 @@ class RootfsWriter:
     # Extended attributes
 
     def _may_set(self, name: bytes) -> bool:
-        """Return whether an attribute is one that a layer may bring, and this user set.
+        """Return whether a layer may have an attribute, and this user may set it.
 
-        Not `security.selinux` and the like: those are the machine's own.
+        Attributes such as `security.selinux` belong to the machine, and are not set.
         """
         if name.startswith(_NEVER_SET) or not hasattr(os, "setxattr"):
             return False
@@ -721,7 +733,7 @@ class RootfsWriter:
         return self.owners and (name == b"security.capability" or name.startswith(b"trusted."))
 
     def _set_xattrs(self, file: int | bytes, xattrs: Mapping[bytes, bytes]) -> None:
-        """Set attributes of an open file, or of what is at a path; if that is a symbolic link, its own."""
+        """Set attributes of an open file, or of a path without following a symbolic link."""
         for name, value in xattrs.items():
             if not self._may_set(name):
                 self.xattrs_refused += 1
@@ -733,13 +745,13 @@ class RootfsWriter:
                     raise
                 self.xattrs_refused += 1
 
-    def _clear_xattrs(self, folder: int, wanted: Mapping[bytes, bytes]) -> None:
-        """Take away what a folder has of the kind that layers bring, and its new entry has not."""
+    def _clear_xattrs(self, folder: int, keep: Mapping[bytes, bytes]) -> None:
+        """Remove the attributes that a layer may set, except those in ``keep``."""
         if not hasattr(os, "listxattr"):
             return
         try:
             for name in map(os.fsencode, os.listxattr(folder)):
-                if name not in wanted and self._may_set(name):
+                if name not in keep and self._may_set(name):
                     os.removexattr(folder, name)
         except OSError as error:
             if error.errno not in _NO_XATTR:
@@ -747,7 +759,7 @@ class RootfsWriter:
 
 
 def _write_parts(file: int, content: Iterator[memoryview], parts: tuple[tuple[int, int], ...]) -> None:
-    """Write the parts of a sparse file to where they belong; what is between them stays a hole."""
+    """Write the parts of a sparse file at their offsets, with holes between them."""
     piece = memoryview(b"")
     for start, length in parts:
         at, end = start, start + length
@@ -758,10 +770,10 @@ def _write_parts(file: int, content: Iterator[memoryview], parts: tuple[tuple[in
 
 
 def _bounded(links: int, path: bytes) -> int:
-    """Return a number of symbolic links on the way to a path.
+    """Return the number of symbolic links on the way to a path.
 
     Raises:
-        Unsafe: It is too large.
+        Unsafe: The number exceeds `_MAX_LINKS`.
     """
     if links > _MAX_LINKS:
         raise Unsafe(f"a layer has an entry below {shown(path)}: too many symbolic links") from None
@@ -791,4 +803,4 @@ def _as_it_is(folder: int) -> _Folder:
 
 
 def _mounted(path: bytes) -> Unsafe:
-    return Unsafe(f"{shown(path)} would be removed, and another file system is mounted there: unmount it first")
+    return Unsafe(f"removal of {shown(path)} refused: a file system is mounted there; unmount it first")

@@ -1,12 +1,12 @@
-"""What one verified pass over a layer leaves behind: its members, and spans it can be read in.
+"""`SeekIndex`: the members of a layer, and the spans in which it can be read, recorded in one verified pass.
 
-The pass checks the layer's digest and its diffID. Later reads fetch the spans they need and hold each against the
-SHA-256 that was taken then, before a byte of it is unpacked. Of a gzip layer the index keeps 32 KiB for every span. A
-layer that cannot be entered in its middle (zstd of one frame; gzip where the system has no zlib) is copied on the way,
-in pieces that can.
+The pass checks the digest of the layer and its diffID. Later reads fetch single spans, and compare the SHA-256 of each
+with the recorded one before decompressing it. For a gzip layer the index keeps up to 32 KiB of window for each span. A
+layer that cannot be read from its middle (zstd; gzip if the system has no zlib) is copied during the pass, in pieces of
+zstd frames.
 
-The file is ours: magic, version, the SHA-256 of the rest, a JSON head, and deflated sections. It repeats the layer's
-digest, by which it is found. The checksum finds damage, not lies: `Cache` keeps others from writing there.
+The file format is distsdk's own: magic, version, SHA-256 of the rest, a JSON head with the digest of the layer, and
+compressed sections. The checksum detects damage but not forgery: `Cache` keeps other users from writing.
 """
 
 from __future__ import annotations
@@ -38,52 +38,53 @@ if TYPE_CHECKING:
     from distsdk.content.blob import Blob
     from distsdk.layers.compression import LayerLimits
 
-#: Of what is written here; files of another version are left alone and made anew.
+#: Version of the file format. A file of another version is replaced.
 VERSION = 1
 
 _MAGIC = b"distsdk layer index\0"
 _CHECKSUM = 32
 
-#: Bytes of a span of a plain layer, and of a piece of a copy before it is packed.
+#: Bytes of a span of an uncompressed layer, and of a piece of a copy before compression.
 PLAIN_SPAN = 256 * 1024
 COPY_SPAN = 1024 * 1024
 
-#: kind, mode, size, uid, gid, mtime, device (2), offset, stored; bytes of path, link, uname, gname, and of the rest.
+#: kind, mode, size, uid, gid, mtime, device (2), offset, stored; lengths of path, link, uname, gname and the rest.
 _MEMBER = struct.Struct("<BHQQQqQQQQHHHHI")
-#: size, start and end of the packed bytes, bits, bytes of the window, SHA-256.
+#: size, start and end of the compressed bytes, bits, length of the window, SHA-256.
 _SPAN = struct.Struct("<QQQBI32s")
 
-#: What C counts bytes with.
+#: The largest size that C's ``off_t`` holds.
 _MAX_SIZE = 2**63 - 1
 
-#: What comes of a file with the right checksum whose writer made no sense.
-_NONSENSE = (
+#: Errors raised while parsing a file whose checksum is right but whose values are invalid.
+_PARSE_ERRORS = (
     *(struct.error, zlib.error, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
 )
 
-_KINDS = list(Kind)
+#: Kinds by their numbers in the file: tar's type flags.
+_KINDS = {int(kind.value): kind for kind in Kind}
 _NO_XATTRS: dict[bytes, bytes] = {}
 
 
 class Way(Enum):
-    """How the spans of a layer are got."""
+    """The way to read the spans of a layer."""
 
-    PLAIN = "plain"  # from the layer, as they are
-    GZIP = "gzip"  # from the layer
-    COPY = "copy"  # from the copy that is kept
+    PLAIN = "plain"  # from the uncompressed layer
+    GZIP = "gzip"  # from the gzip layer
+    COPY = "copy"  # from the kept copy
 
 
 @frozen
 class SeekIndex:
-    """What is known of a layer after one pass over it.
+    """The members and spans of a layer.
 
     Attributes:
-        digest: The layer's.
-        size: Its bytes.
-        diff_id: The SHA-256 of what it unpacks to.
-        way: How its spans are got.
-        members: Its entries, in order.
-        spans: Of what it unpacks to, from the first byte to the last.
+        digest: Digest of the layer.
+        size: Size of the layer in bytes.
+        diff_id: SHA-256 of the uncompressed layer.
+        way: The way to read its spans.
+        members: The entries in the order of the archive.
+        spans: Spans that cover the uncompressed layer from its first byte to its last.
     """
 
     digest: Digest
@@ -104,56 +105,56 @@ class SeekIndex:
         copy: Callable[[], IO[bytes]],
         on_progress: Callable[[int], object] = lambda _: None,
     ) -> Self:
-        """Read a layer from front to back, and return what it is.
+        """Read a whole layer, and return its index.
 
         Args:
             blob: The layer.
-            media_type: What the manifest says that it is.
-            diff_id: What the config says that it unpacks to; checked where it is given.
-            limits: Of what it may unpack to.
-            copy: Returns the file for a copy; called where one is needed.
+            media_type: Media type from the manifest.
+            diff_id: Expected digest of the uncompressed layer; None to skip the check.
+            limits: Limits of the layer.
+            copy: Returns a writable file for a copy; called only if a copy is needed.
             on_progress: Called with the bytes that were read so far.
 
         Raises:
-            DigestMismatch, SizeMismatch: It is not the layer, or unpacks to something else than ``diff_id``.
-            MalformedDocument: It is damaged.
-            LimitExceeded: It unpacks to more than a limit allows.
+            DigestMismatch, SizeMismatch: The layer has another digest or size, or another diffID than ``diff_id``.
+            MalformedDocument: The layer is damaged.
+            LimitExceeded: The layer exceeds a limit.
             DistError: As `Blob.stream`.
             OSError: The copy cannot be written.
         """
         with closing(_Counted(blob, on_progress)) as source:
             try:
                 way, spans, unpacked = _unpacked(source, media_type, limits, copy)
-                members, got = index_tar(unpacked, limits=limits, vouched_for=True)  # by the blob's digest
+                members, got = index_tar(unpacked, limits=limits, vouched_for=True)  # the blob's digest is checked
             except MalformedDocument:
-                source.finish()  # a wrong digest explains the damage
+                source.finish()  # raises DigestMismatch if the bytes are corrupt, which explains the damage
                 raise
             source.finish()
         if diff_id is not None and diff_id != got:
-            message = f"the layer unpacks to something else than the config says: expected {diff_id}, got {got}"
+            message = f"diffID of layer {blob.digest} is wrong: expected {diff_id} from the config, got {got}"
             raise DigestMismatch(message, expected=str(diff_id), got=str(got))
-        return cls(blob.digest, source.taken, got, way, tuple(members), tuple(spans))
+        return cls(blob.digest, source.count, got, way, tuple(members), tuple(spans))
 
     def unpack(self, number: int, packed: bytes) -> bytes:
-        """Return what a span unpacks to, verified.
+        """Verify and decompress a span.
 
         Args:
-            number: Which span, from 0.
-            packed: Its packed bytes.
+            number: Number of the span, from 0.
+            packed: Its compressed bytes.
 
         Raises:
-            DigestMismatch: They are not those that the pass saw. Nothing of them was unpacked.
-            IntegrityError: They are, and do not unpack to what they should: the index is wrong.
+            DigestMismatch: The bytes differ from those of the pass. They were not decompressed.
+            IntegrityError: The bytes are right but cannot be decompressed: the index is wrong.
         """
         span = self.spans[number]
         got = hashlib.sha256(packed, usedforsecurity=False)
         where = f"bytes {span.packed_start} to {span.packed_end} of {self.digest}"
         if self.way is Way.COPY:
-            where = f"{span.size} bytes from {span.start} on in the copy of {self.digest}"
+            where = f"bytes {span.start} to {span.start + span.size} in the copy of {self.digest}"
         if got.digest() != span.sha256:
             raise DigestMismatch(
-                f"{where} are not those that were verified before: expected sha256:{span.sha256.hex()}, got"
-                f" sha256:{got.hexdigest()}; nothing of them was handed out",
+                f"{where} have a wrong digest: expected sha256:{span.sha256.hex()}, got sha256:{got.hexdigest()}; none"
+                " of them were returned",
                 expected=f"sha256:{span.sha256.hex()}",
                 got=f"sha256:{got.hexdigest()}",
             )
@@ -165,22 +166,20 @@ class SeekIndex:
             else:
                 data = packed
         except ValueError as error:
-            message = f"{where} cannot be unpacked ({error}): the index is wrong, clear the cache"
+            message = f"{where} cannot be decompressed ({error}): the index is wrong; clear the cache"
             raise IntegrityError(message) from error
         if len(data) != span.size:
-            message = (
-                f"{where} unpack to {len(data)} bytes where {span.size} belong: the index is wrong, clear the cache"
-            )
+            message = f"{where} unpack to {len(data)} bytes, expected {span.size}: the index is wrong; clear the cache"
             raise IntegrityError(message)
         return data
 
-    # As a file
+    # File format
 
     def to_bytes(self) -> bytes:
-        """Return the index as the file that `from_bytes` reads.
+        """Return the index in the format that `from_bytes` reads.
 
         Raises:
-            ValueError: A member has a number that does not fit in 64 bits, or a name of 64 KiB.
+            ValueError: A member has a number of more than 64 bits, or a name of 64 KiB or more.
         """
         sections = list(self._sections())
         head = json.dumps(
@@ -199,7 +198,7 @@ class SeekIndex:
         return b"".join([_MAGIC, struct.pack("<I", VERSION), checksum, body])
 
     def _sections(self) -> Iterator[tuple[bytes, int]]:
-        """Yield members, their names, spans, and windows: deflated, and the bytes they had before."""
+        """Yield the sections, each with its uncompressed size: members, their names, spans, windows."""
         rows: list[bytes] = []
         texts: list[bytes] = []
         try:
@@ -209,7 +208,7 @@ class SeekIndex:
                 texts.extend(names)
                 rows.append(
                     _MEMBER.pack(
-                        _KINDS.index(member.kind),
+                        int(member.kind.value),
                         member.mode,
                         member.size,
                         member.uid,
@@ -233,32 +232,32 @@ class SeekIndex:
 
     @classmethod
     def from_bytes(cls, data: bytes, digest: Digest) -> Self:
-        """Return the index that a file has.
+        """Parse an index.
 
         Args:
             data: The bytes of the file.
-            digest: The layer's.
+            digest: Digest of the layer.
 
         Raises:
-            MalformedDocument: It is damaged, of another version, or of another layer. Make it anew.
+            MalformedDocument: The file is damaged, of another version, or of another layer. Build the index again.
         """
         begin = len(_MAGIC) + 4
         if data[:begin] != _MAGIC + struct.pack("<I", VERSION):
-            raise MalformedDocument("a layer index is of another version, or none; it has to be made anew")
+            raise MalformedDocument(f"layer index invalid: expected version {VERSION}; build it again")
         body = memoryview(data)[begin + _CHECKSUM :]
         if hashlib.sha256(body, usedforsecurity=False).digest() != data[begin : begin + _CHECKSUM]:
-            raise MalformedDocument("a layer index is damaged; it has to be made anew")
+            raise MalformedDocument("layer index invalid: wrong checksum; build it again")
         try:
             return cls._parsed(body, digest)
-        except _NONSENSE as error:
-            raise MalformedDocument(f"a layer index cannot be used ({error}); it has to be made anew") from error
+        except _PARSE_ERRORS as error:
+            raise MalformedDocument(f"layer index invalid: {error}; build it again") from error
 
     @classmethod
     def _parsed(cls, body: memoryview, digest: Digest) -> Self:
         (length,) = struct.unpack_from("<I", body)
         head: dict[str, Any] = load_json(bytes(body[4 : 4 + length]), what="the head of a layer index")
         if head["digest"] != str(digest):
-            raise ValueError("it is another layer's")
+            raise ValueError("it is the index of another layer")
         at = 4 + length
         sections = []
         for packed, size in head["sections"]:
@@ -268,29 +267,29 @@ class SeekIndex:
         members = tuple(_members(rows, texts))
         found = tuple(_spans(spans, windows))
         if (len(members), len(found), at) != (head["members"], head["spans"], len(body)):
-            raise ValueError("its parts do not fit")
+            raise ValueError("its numbers of members, spans or bytes are wrong")
         return cls(digest, int(head["size"]), Digest.parse(head["diffID"]), Way(head["way"]), members, found)
 
 
 class _Counted:
-    """The chunks of a blob, counted, and read to the end whatever becomes of them."""
+    """The chunks of a blob, with the number of bytes read so far."""
 
     def __init__(self, blob: Blob, on_progress: Callable[[int], object]) -> None:
-        self.taken = 0
+        self.count = 0
         self._stream = blob.stream()
-        self._at = on_progress
+        self._on_progress = on_progress
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         chunk = next(self._stream)
-        self.taken += len(chunk)
-        self._at(self.taken)
+        self.count += len(chunk)
+        self._on_progress(self.count)
         return chunk
 
     def finish(self) -> None:
-        """Read what is left: the verdict comes after the last byte."""
+        """Read the rest of the blob, whose digest is checked after the last byte."""
         for _ in self:
             pass
 
@@ -303,7 +302,7 @@ class _Counted:
 def _unpacked(
     source: Iterable[bytes], media_type: str, limits: LayerLimits, copy: Callable[[], IO[bytes]]
 ) -> tuple[Way, list[Span], Iterator[bytes]]:
-    """Return the way to read a layer later, its spans, which fill up, and what it unpacks to."""
+    """Return the way to read the layer later, the list to which its spans are added, and its uncompressed bytes."""
     head, chunks = peek(source)
     compression = compression_of(media_type, head)
     spans: list[Span] = []
@@ -311,13 +310,13 @@ def _unpacked(
         return Way.PLAIN, spans, _plain(decompress(chunks, compression, limits=limits), spans)
     if compression is Compression.GZIP and deflate.available():
         gunzip = Gunzip(limits)
-        # Not packed any more, but still within limits.
+        # Already decompressed; this applies the limit of the output.
         return Way.GZIP, gunzip.spans, decompress(gunzip.run(chunks), Compression.PLAIN, limits=limits)
     return Way.COPY, spans, _copied(decompress(chunks, compression, limits=limits), copy(), spans)
 
 
 def _plain(chunks: Iterable[bytes], spans: list[Span]) -> Iterator[bytes]:
-    """Yield the chunks, and take note of the spans they are."""
+    """Yield the chunks of an uncompressed layer, and add its spans to ``spans``."""
     hasher, start, end = hashlib.sha256(usedforsecurity=False), 0, 0
     for chunk in chunks:
         view = memoryview(chunk)
@@ -335,7 +334,7 @@ def _plain(chunks: Iterable[bytes], spans: list[Span]) -> Iterator[bytes]:
 
 
 def _copied(chunks: Iterable[bytes], file: IO[bytes], spans: list[Span]) -> Iterator[bytes]:
-    """Yield the chunks, and write them to a file in pieces that can be read by themselves."""
+    """Yield the chunks, and write them to a file as zstd frames, which are added to ``spans``."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
@@ -345,7 +344,7 @@ def _copied(chunks: Iterable[bytes], file: IO[bytes], spans: list[Span]) -> Iter
 
     def write() -> None:
         nonlocal start, packed_start, size
-        # Level 1: it has to keep up with the network.
+        # Level 1 is fast enough for the network.
         packed = zstd.compress(b"".join(pending), 1)
         file.write(packed)
         digest = hashlib.sha256(packed, usedforsecurity=False).digest()
@@ -375,7 +374,7 @@ def _unpacked_piece(packed: bytes, size: int) -> bytes:
 
 
 def _rest(member: Member) -> bytes:
-    """Return what few members have: extended attributes, and the parts of a sparse file."""
+    """Return the attributes that few members have: extended attributes, and the parts of a sparse file."""
     if not member.xattrs and not member.parts:
         return b""
     xattrs = {key.decode("latin-1"): value.decode("latin-1") for key, value in member.xattrs.items()}
@@ -385,13 +384,13 @@ def _rest(member: Member) -> bytes:
 def _inflated(packed: memoryview, size: int) -> bytes:
     data = zlib.decompressobj().decompress(packed, size + 1)
     if len(data) != size:
-        raise ValueError("a section has another size")
+        raise ValueError("a section has a wrong size")
     return data
 
 
 def _members(rows: bytes, texts: bytes) -> Iterator[Member]:
     at = 0
-    same: dict[bytes, bytes] = {}  # names of users and groups, which repeat
+    same: dict[bytes, bytes] = {}  # one object for each name of a user or group
     for row in _MEMBER.iter_unpack(rows):
         kind, mode, size, uid, gid, mtime, major, minor, offset, stored, path, link, uname, gname, rest = row
         to_link = at + path
@@ -425,14 +424,14 @@ def _members(rows: bytes, texts: bytes) -> Iterator[Member]:
         )
         at = end
     if at != len(texts):
-        raise ValueError("names are left over")
+        raise ValueError("the section of names is too long")
 
 
 def _spans(rows: bytes, windows: memoryview) -> Iterator[Span]:
     start = at = 0
     for size, packed_start, packed_end, bits, length, digest in _SPAN.iter_unpack(rows):
         if not size or start + size > _MAX_SIZE or packed_end <= packed_start or bits > 7:
-            raise ValueError("a span is none")
+            raise ValueError("a span is invalid")
         yield Span(start, size, packed_start, packed_end, digest, bits, bytes(windows[at : at + length]))
         start += size
         at += length

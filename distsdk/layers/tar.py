@@ -1,8 +1,8 @@
-"""tar archives as layers are: read once from front to back, and strictly.
+"""Read the tar archives of layers, strictly and in one pass.
 
-`tarfile` takes damaged headers for the end of an archive and spends, on the headers of small files, more time than it
-takes to write them. What is read here: POSIX ustar and pax, GNU tar's long names and its sparse files of all four
-formats, and the older headers that both grew from. References:
+`tarfile` takes a damaged header for the end of an archive, and reading the headers of small files takes it longer than
+writing the files. The formats read here are POSIX ustar and pax, GNU tar with long names and all four formats of sparse
+files, and the older headers before them. References:
 
 - pax, POSIX.1-2024: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html
 - GNU tar: https://www.gnu.org/software/tar/manual/html_node/Tar-Internals.html
@@ -19,8 +19,8 @@ from zlib import adler32
 
 from distsdk._text import human_size
 from distsdk.errors import LimitExceeded, MalformedDocument
-from distsdk.layers.compression import DEFAULT_LIMITS
-from distsdk.layers.member import Kind, Member, shown
+from distsdk.layers.compression import DEFAULT_LIMITS, raise_limit
+from distsdk.layers.member import MAX_ID, Kind, Member, shown
 from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -35,37 +35,26 @@ _ZEROS = bytes(BLOCK)
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _POSIX, _GNU = b"ustar\0", b"ustar  \0"
 
-#: Of GNU's old sparse header: parts, whether more follow, the size of the file; and of the blocks that follow.
+#: GNU's old sparse header: parts, whether blocks with more parts follow, size of the file. Then the following blocks.
 _SPARSE = struct.Struct("386x96sc12s17x")
 _MORE_SPARSE = struct.Struct("504sc7x")
 
-#: Type flags of members, and whether bytes follow them. "7" is a file whose blocks were to lie side by side.
-_KINDS = {
-    b"0": Kind.FILE,
-    b"\0": Kind.FILE,
-    b"7": Kind.FILE,
-    b"S": Kind.FILE,
-    b"1": Kind.HARD_LINK,
-    b"2": Kind.SYMLINK,
-    b"3": Kind.CHARACTER_DEVICE,
-    b"4": Kind.BLOCK_DEVICE,
-    b"5": Kind.FOLDER,
-    b"6": Kind.FIFO,
-}
+#: Kinds by type flag: those of `Kind`, and three more for files: old archives, contiguous files, GNU's sparse files.
+_KINDS = {kind.value.encode(): kind for kind in Kind} | dict.fromkeys((b"\0", b"7", b"S"), Kind.FILE)
 
-#: The largest owner: the one after it is -1, which the system takes for "leave it as it is".
-_MAX_ID = 2**32 - 2
-#: The largest major or minor number: C takes them as int.
+#: The largest major or minor number: an int in C.
 _MAX_DEVICE = 2**31 - 1
-#: Nanoseconds that fit 64 bits, from 1677 to 2262. What lies beyond is taken for the nearest, as file systems do.
+#: Nanoseconds that fit 64 bits, from 1677 to 2262. Times outside are set to the nearest, as file systems do.
 _MAX_TIME = 2**63 - 1
 
 _XATTR = b"SCHILY.xattr."
 _DIGITS = re.compile(rb"[0-9]{1,20}")
 _SECONDS = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]{0,100}))?")
+_DAMAGED_MAP = "the map of a sparse file is damaged"
 _CHARSETS = {b"", b"BINARY", b"ISO-IR 10646 2000 UTF-8"}
 
-#: What a global header may set, and what it may not: all entries would have the same name. The rest means nothing here.
+#: Records that a global header may set, and those refused there, which would give all entries one name or size. Other
+#: records are ignored.
 _GLOBAL = frozenset({b"uid", b"gid", b"uname", b"gname", b"mtime"})
 _NOT_GLOBAL = (b"path", b"linkpath", b"size", b"GNU.sparse.", _XATTR)
 
@@ -73,7 +62,7 @@ _NOT_GLOBAL = (b"path", b"linkpath", b"size", b"GNU.sparse.", _XATTR)
 def index_tar(
     chunks: Iterable[bytes], *, limits: LayerLimits = DEFAULT_LIMITS, vouched_for: bool = False
 ) -> tuple[list[Member], Digest]:
-    """Return the members of an archive and the SHA-256 of all its bytes: the layer's diffID.
+    """Return the members of an archive, and the SHA-256 of all its bytes, the layer's diffID.
 
     Args:
         chunks: As for `read_tar`.
@@ -99,29 +88,30 @@ def read_tar(
 ) -> Iterator[tuple[Member, Iterator[memoryview]]]:
     """Yield the members of an archive, each with the stored bytes of its content.
 
-    The archive is read to the very end. In constant memory, but for chunks: they are not copied.
+    The archive is read to its end, in constant memory. Chunks are not copied.
 
     Args:
         chunks: The bytes of the archive, uncompressed.
-        limits: Those of members, names, headers and of a file's size hold here.
-        vouched_for: A digest of all the bytes is checked elsewhere, so that none can be missing. Then an archive may
-            end where the content of a member does: `umoci insert` and ctr-remote write no end, nor do they fill up the
-            last block.
+        limits: ``members``, ``path``, ``header``, ``headers`` and, for the size of a file, ``output`` apply.
+        vouched_for: Whether a digest of all bytes is checked elsewhere, so that a truncated archive is detected. Then
+            an archive may end after the content of a member: `umoci insert` and ctr-remote write no end-of-archive
+            blocks, and do not pad the last block.
 
     Yields:
-        A member, and an iterator over `Member.stored` bytes in pieces of at least one. What is not taken of it is
-        passed over with the next member, and cannot be had later.
+        A member, and an iterator over `Member.stored` bytes in pieces of at least one byte. The iterator is valid until
+        the next member is requested; content that is not read by then is skipped.
 
     Raises:
-        MalformedDocument: The archive is damaged or cut, does not end as archives do (two blocks of zeros, then zeros
-            only; or see ``vouched_for``), or has an entry that is none: a volume label, a part of another archive.
-        LimitExceeded: It has more than a limit allows.
+        MalformedDocument: The archive is damaged or truncated, does not end with two blocks of zeros (see
+            ``vouched_for``) and nothing but zeros after them, or has an entry that is not of a file system: a volume
+            label, or a part of a multi-volume archive.
+        LimitExceeded: The archive exceeds a limit.
     """
     return iter(_TarReader(chunks, limits, vouched_for=vouched_for))
 
 
 class _TarReader:
-    """An archive, and how far it was read."""
+    """An archive, and the position up to which it was read."""
 
     def __init__(self, chunks: Iterable[bytes], limits: LayerLimits, *, vouched_for: bool) -> None:
         self._chunks = iter(chunks)
@@ -129,16 +119,16 @@ class _TarReader:
         self._vouched_for = vouched_for
         self._chunk = b""
         self._view = memoryview(b"")
-        self._at = 0  # in the chunk
+        self._at = 0  # position in the chunk
         self._before = 0  # bytes of the chunks before it
         self._headers = 0  # bytes of extended headers so far
-        self._block_at = 0  # where the header began that is being read: for messages
+        self._block_at = 0  # position of the current header, for messages
 
     def __iter__(self) -> Iterator[tuple[Member, Iterator[memoryview]]]:
-        common: dict[bytes, bytes] = {}  # the records of global headers
-        own: dict[bytes, bytes] = {}  # those that the next member has for itself
-        sparse: list[bytes] = []  # and its map in format 0.0, whose records repeat
-        names: dict[bytes, bytes] = {}  # its long names, GNU's way
+        common: dict[bytes, bytes] = {}  # records of global headers
+        own: dict[bytes, bytes] = {}  # records for the next member
+        sparse: list[bytes] = []  # its sparse map in format 0.0, whose records repeat
+        names: dict[bytes, bytes] = {}  # its long names in GNU's format
         count = 0
         while True:
             self._block_at = self._before + self._at
@@ -147,7 +137,7 @@ class _TarReader:
             block = self._take(BLOCK)
             if block == _ZEROS:
                 if own or names:
-                    self._refuse("extended headers are followed by the end of the archive")
+                    self._refuse("the archive ends after extended headers")
                 self._end()
                 return
             flag = block[156:157]
@@ -175,7 +165,7 @@ class _TarReader:
             yield member, self._content(member.offset, end)
             self._skip(end)
 
-    # The bytes
+    # Reading bytes
 
     def _next_chunk(self) -> bool:
         for chunk in self._chunks:
@@ -186,7 +176,7 @@ class _TarReader:
         return False
 
     def _take(self, size: int) -> bytes:
-        """Return the next bytes, all of them."""
+        """Return the next ``size`` bytes."""
         end = self._at + size
         if end <= len(self._chunk):
             taken = self._chunk[self._at : end]
@@ -204,7 +194,7 @@ class _TarReader:
 
     def _content(self, start: int, end: int) -> Iterator[memoryview]:
         if self._before + self._at != start:
-            message = "the content of a member was asked for when the next one had been taken"
+            message = "content of a tar member cannot be read after the next member was requested"
             raise ValueError(message)
         while left := end - self._before - self._at:
             if self._at == len(self._chunk):
@@ -216,7 +206,7 @@ class _TarReader:
             yield piece
 
     def _skip(self, end: int) -> None:
-        """Go on to the block after a content that ends at ``end``; less far if nothing follows on the content."""
+        """Skip to the block after content that ends at ``end``, or to the end of an archive without padding."""
         while (at := end + -end % BLOCK - self._before) > len(self._chunk):
             self._at = len(self._chunk)
             if not self._next_chunk():
@@ -226,26 +216,33 @@ class _TarReader:
         self._at = at
 
     def _end(self) -> None:
-        """Read what follows the first block of zeros: another one, and zeros."""
+        """Read the rest of the archive after the first block of zeros: a second block, then zeros only."""
         if self._take(BLOCK) != _ZEROS:
-            self._refuse("a block of zeros stands alone in the middle of the archive")
+            self._refuse("expected a second block of zeros at the end of the archive")
         while True:
             if self._chunk[self._at :].strip(b"\0"):
-                self._refuse("the end of the archive is followed by something else")
+                self._refuse("other data follows the end of the archive")
             self._at = len(self._chunk)
             if not self._next_chunk():
                 return
 
     def _is_over(self, *, whole: bool) -> bool:
-        """Return whether nothing follows, without the two blocks; where that may be: if all members are ``whole``."""
+        """Return whether the archive ends here, without the two blocks of zeros.
+
+        Args:
+            whole: Whether the archive has members, and no extended header without one.
+
+        Raises:
+            MalformedDocument: The archive must not end here.
+        """
         if self._next_chunk():
             return False
         if not whole:
             self._cut()
         if not self._vouched_for:
             raise MalformedDocument(
-                f"a layer's tar archive ends after {self._before + self._at} bytes, without the end that archives "
-                "have: it was cut, or whoever made it left that out, and only a digest can tell"
+                f"a layer's tar archive has no end-of-archive blocks after {self._before + self._at} bytes: it may be "
+                "truncated; pass its digest, or a blob, to have it checked"
             )
         return True
 
@@ -254,13 +251,13 @@ class _TarReader:
     def _member(
         self, block: bytes, records: dict[bytes, bytes], sparse: list[bytes], names: dict[bytes, bytes]
     ) -> Member:
-        """Return the member that a header begins; what it has before its content is read, too."""
+        """Return the member of a header. Reads the sparse map that may precede the content."""
         (path, mode, uid, gid, size, mtime, _, flag, link, magic, uname, gname, major, minor, prefix) = self._fields(
             block
         )
         kind = _KINDS.get(flag)
         if kind is None:
-            self._refuse(f"an entry of type {shown(flag)}, which is none of a file system")
+            self._refuse(f"entry type {shown(flag)} is not supported in layers")
         path, link = path.partition(b"\0")[0], link.partition(b"\0")[0]
         uname, gname = uname.partition(b"\0")[0], gname.partition(b"\0")[0]
         if magic[:6] == _POSIX:
@@ -270,7 +267,7 @@ class _TarReader:
             uname = gname = b""
         if names:
             if b"path" in records or b"linkpath" in records:
-                self._refuse("an entry with long names of two kinds")
+                self._refuse("an entry has long names in two formats")
             path, link = names.get(b"L", path), names.get(b"K", link)
         length, permissions = self._number(_number(size)), self._number(_repeating(mode))
         owner, group = self._number(_repeating(uid)), self._number(_repeating(gid))
@@ -285,18 +282,18 @@ class _TarReader:
             path = self._text(records, b"GNU.sparse.name", path)
         if path[-1:] == b"/":
             path = path.rstrip(b"/") or b"/"
-            if flag == b"\0":  # folders, before there was a flag for them
+            if flag == b"\0":  # a directory in old archives, which have no flag for it
                 if length:
-                    self._refuse("a folder with content")
+                    self._refuse("a directory has content")
                 kind = Kind.FOLDER
-        stored = file_size = length if kind is Kind.FILE else 0  # others may name a size, and nothing follows
+        stored = file_size = length if kind is Kind.FILE else 0  # content follows files only, whatever the size field
         parts: tuple[tuple[int, int], ...] = ()
         if flag == b"S" or (records and kind is Kind.FILE):
             file_size, parts, stored = self._sparse(block, records, sparse, stored)
         is_device = kind is Kind.CHARACTER_DEVICE or kind is Kind.BLOCK_DEVICE
         is_link = kind is Kind.SYMLINK or kind is Kind.HARD_LINK
         if not path or (is_link and not link):
-            self._refuse("an entry without a name, or a link without a target")
+            self._refuse("an entry has no name, or a link no target")
         member = Member(
             path=path,
             kind=kind,
@@ -318,24 +315,24 @@ class _TarReader:
         return member
 
     def _fields(self, block: bytes) -> tuple[bytes, ...]:
-        """Return the fields of a header whose sum is right."""
+        """Return the fields of a header after checking its checksum."""
         fields = _HEADER.unpack(block)
-        # Half a header at a time, the lower half of Adler-32 is one more than the sum of the bytes: 1 + 256 * 255 is
-        # less than the 65,521 it is reduced by. The sum is taken with spaces in its own place.
+        # The low half of Adler-32 of 256 bytes is their sum plus 1: at most 1 + 256 * 255, less than its modulus of
+        # 65,521. The checksum is computed with spaces in its own field.
         found = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2 - sum(fields[6]) + 8 * 32
-        said = self._number(_number(fields[6]))
-        # Some old tars took bytes for signed.
-        if found != said and found - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) != said:
-            self._refuse("a header is damaged")
+        declared = self._number(_number(fields[6]))
+        # Some old tars computed the sum with signed bytes.
+        if found != declared and found - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) != declared:
+            self._refuse("a header has a wrong checksum")
         return fields
 
     def _number(self, found: int | None, *, negative: bool = False) -> int:
         if found is None or (found < 0 and not negative):
-            self._refuse("a header has a number that is none")
+            self._refuse("a header has an invalid number")
         return found
 
     def _extension(self, block: bytes) -> bytes:
-        """Return the content of an entry that is about the next one."""
+        """Return the content of an extended header."""
         size = self._number(_number(self._fields(block)[4]))
         self._headers += size
         if size > self._limits.header:
@@ -347,7 +344,7 @@ class _TarReader:
         return data
 
     def _records(self, data: bytes, sparse: list[bytes]) -> dict[bytes, bytes]:
-        """Return the records of a pax header by keyword; an empty value is one that takes an earlier one away."""
+        """Return the records of a pax header by keyword. An empty value removes a record of a global header."""
         records: dict[bytes, bytes] = {}
         at = 0
         while at < len(data):
@@ -366,14 +363,14 @@ class _TarReader:
             records[key] = value
             at = end
         if records.get(b"hdrcharset", b"") not in _CHARSETS:
-            self._refuse("an extended header is in an unknown character set")
+            self._refuse("an extended header has an unknown character set")
         return records
 
     def _global_records(self, data: bytes) -> dict[bytes, bytes]:
         records = self._records(data, [])
         for key in records:
             if key.startswith(_NOT_GLOBAL):
-                self._refuse(f"{shown(key)} is set for all entries at once")
+                self._refuse(f"a global header must not set {shown(key)}")
         return {key: records[key] for key in _GLOBAL & records.keys()}
 
     def _text(self, records: dict[bytes, bytes], key: bytes, default: bytes) -> bytes:
@@ -387,17 +384,17 @@ class _TarReader:
         if not value and default is not None:
             return default
         if not _DIGITS.fullmatch(value):
-            self._refuse(f"an extended header has a {shown(key)} that is no number")
+            self._refuse(f"an extended header has an invalid number for {shown(key)}")
         return int(value)
 
     def _time(self, records: dict[bytes, bytes], default: int) -> int:
-        """Return ``mtime`` in nanoseconds; what is finer is cut off, towards the past as the system does."""
+        """Return ``mtime`` in nanoseconds, rounded down as the system does."""
         value = records.get(b"mtime")
         if not value:
             return default
         match = _SECONDS.fullmatch(value)
         if match is None:
-            self._refuse("an extended header has an 'mtime' that is no time")
+            self._refuse("an extended header has an invalid time for 'mtime'")
         sign, seconds, fraction = match[1], match[2], match[3] or b""
         found = int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
         return -found - bool(fraction[9:].strip(b"0")) if sign else found
@@ -408,32 +405,32 @@ class _TarReader:
             self._exceeds("a name", limits.path, "path")
         if member.size > limits.output:
             self._exceeds("a file", limits.output, "output")
-        if member.uid > _MAX_ID or member.gid > _MAX_ID or max(member.device) > _MAX_DEVICE:
-            self._refuse("an owner, group or device that no system has")
+        if member.uid > MAX_ID or member.gid > MAX_ID or max(member.device) > _MAX_DEVICE:
+            self._refuse(f"an owner or group is above {MAX_ID}, or a device number above {_MAX_DEVICE}")
 
     # Sparse files
 
     def _sparse(
         self, block: bytes, records: dict[bytes, bytes], pairs: list[bytes], stored: int
     ) -> tuple[int, tuple[tuple[int, int], ...], int]:
-        """Return the size of a file, the parts of it that are stored if it is sparse, and the bytes that these are."""
+        """Return the size of a file, its stored parts if it is sparse, and the number of stored bytes."""
         in_records = any(key.startswith(b"GNU.sparse.") for key in records)
         if block[156:157] == b"S":
             if in_records:
-                self._refuse("a sparse file of two kinds")
+                self._refuse("a sparse file has maps in two formats")
             size, parts = self._old_sparse(block)
         elif in_records:
             size, parts, stored = self._sparse_of_records(records, pairs, stored)
         else:
             return stored, (), stored
         if sum(length for _, length in parts) != stored:
-            self._refuse("a sparse file whose parts are not what is stored")
+            self._refuse("the parts of a sparse file have another size than its stored bytes")
         return size, parts, stored
 
     def _sparse_of_records(
         self, records: dict[bytes, bytes], pairs: list[bytes], stored: int
     ) -> tuple[int, tuple[tuple[int, int], ...], int]:
-        """Return the size of a sparse file, its parts, and the bytes that are stored of them.
+        """Return the size of a sparse file in a pax format, its parts, and the number of stored bytes.
 
         https://www.gnu.org/software/tar/manual/html_node/PAX-0.html and -1.html
         """
@@ -443,22 +440,22 @@ class _TarReader:
             numbers, used = self._sparse_map(stored)
             return size, self._parts(numbers, size), stored - used
         if major != b"0" or minor not in {b"0", b"1"}:
-            self._refuse("a sparse file of an unknown kind")
+            self._refuse("a sparse file has an unknown format")
         size = self._decimal(records, b"GNU.sparse.size")
         if b"GNU.sparse.map" in records:
             texts = records[b"GNU.sparse.map"].split(b",") if records[b"GNU.sparse.map"] else []
         else:
             if pairs[::2] != [b"GNU.sparse.offset", b"GNU.sparse.numbytes"] * (len(pairs) // 4):
-                self._refuse("a sparse file whose map is damaged")
+                self._refuse(_DAMAGED_MAP)
             texts = pairs[1::2]
         if not all(map(_DIGITS.fullmatch, texts)):
-            self._refuse("a sparse file whose map is damaged")
+            self._refuse(_DAMAGED_MAP)
         if 2 * self._decimal(records, b"GNU.sparse.numblocks", len(texts) // 2) != len(texts):
-            self._refuse("a sparse file whose map is damaged")
+            self._refuse(_DAMAGED_MAP)
         return size, self._parts([int(text) for text in texts], size), stored
 
     def _sparse_map(self, stored: int) -> tuple[list[int], int]:
-        """Read the map that precedes the content of a sparse file; return its numbers, and how many bytes it took."""
+        """Read the map before the content of a sparse file (format 1.0); return its numbers and its size in bytes."""
         texts: list[bytes] = []
         rest = b""
         wanted = used = 0
@@ -466,7 +463,7 @@ class _TarReader:
             used += BLOCK
             self._headers += BLOCK
             if used > stored:
-                self._refuse("a sparse file whose map is damaged")
+                self._refuse(_DAMAGED_MAP)
             if used > self._limits.header:
                 self._exceeds("the map of a sparse file", self._limits.header, "header")
             if self._headers > self._limits.headers:
@@ -476,18 +473,18 @@ class _TarReader:
                 if texts and len(texts) > wanted:
                     break
                 if not _DIGITS.fullmatch(text):
-                    self._refuse("a sparse file whose map is damaged")
+                    self._refuse(_DAMAGED_MAP)
                 texts.append(text)
                 wanted = 2 * int(texts[0])
             if len(rest) > BLOCK:
-                self._refuse("a sparse file whose map is damaged")
+                self._refuse(_DAMAGED_MAP)
         return [int(text) for text in texts[1:]], used
 
     def _old_sparse(self, block: bytes) -> tuple[int, tuple[tuple[int, int], ...]]:
-        """Return the size and the parts of a sparse file of GNU's old format; the rest of its map is read."""
+        """Return the size and the parts of a sparse file in GNU's old format, reading the rest of its map."""
         first, more, size = _SPARSE.unpack(block)
         if block[257:265] != _GNU:
-            self._refuse("a sparse file in a header that is not GNU's")
+            self._refuse("a sparse file has a header that is not GNU's")
         maps = [first]
         used = 0
         while more != b"\0":
@@ -509,42 +506,39 @@ class _TarReader:
         return file_size, self._parts(numbers, file_size)
 
     def _parts(self, numbers: list[int], size: int) -> tuple[tuple[int, int], ...]:
-        """Return pairs of offset and length; empty ones, which only mark the end, are left out."""
+        """Return pairs of offset and length, without empty ones, which only mark the end."""
         pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
         end = 0
         for offset, length in pairs:
             if offset < end or offset + length > size:
-                self._refuse("a sparse file whose parts overlap or go beyond its end")
+                self._refuse("the parts of a sparse file overlap or exceed its size")
             end = offset + length
         if len(numbers) % 2:
-            self._refuse("a sparse file whose map is damaged")
+            self._refuse(_DAMAGED_MAP)
         return tuple(pair for pair in pairs if pair[1])
 
-    # What goes wrong
+    # Errors
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise MalformedDocument(f"a layer's tar archive is damaged or none, near byte {self._block_at}: {what}")
+    def _refuse(self, problem: str) -> NoReturn:
+        raise MalformedDocument(f"a layer's tar archive is invalid near byte {self._block_at}: {problem}")
 
     def _cut(self) -> NoReturn:
-        raise MalformedDocument(
-            f"a layer's tar archive ends after {self._before + len(self._chunk)} bytes, without the end that archives "
-            "have: it was cut"
-        )
+        raise MalformedDocument(f"a layer's tar archive is truncated after {self._before + len(self._chunk)} bytes")
 
-    def _exceeds(self, what: str, limit: int, name: str, amount: str = "") -> NoReturn:
-        verb = "are" if what.endswith("s") else "is"
+    def _exceeds(self, subject: str, limit: int, name: str, amount: str = "") -> NoReturn:
+        verb = "exceed" if subject.endswith("s") else "exceeds"
         raise LimitExceeded(
-            f"a layer's tar archive, near byte {self._block_at}: {what} {verb} more than the limit of "
-            f"{amount or human_size(limit)}; pass limits=LayerLimits({name}=…) if it is to be trusted",
+            f"a layer's tar archive, near byte {self._block_at}: {subject} {verb} the limit of "
+            f"{amount or human_size(limit)}; {raise_limit(name)}",
             limit=limit,
         )
 
 
 def _number(value: bytes) -> int | None:
-    """Return the number in a field of a header; None for anything else.
+    """Return the number in a field of a header; None if the field is invalid.
 
-    Octal digits, with spaces before them and spaces or zero bytes after; or, with the first bit set, the rest as a
-    binary number (two's complement), which is how star and GNU tar write what has no room otherwise.
+    A number is in octal digits, padded with spaces and zero bytes; or, if the first bit is set, in the other bits as
+    two's complement, which star and GNU tar use for numbers with too many digits.
     """
     if value[0] & 0x80:
         number = int.from_bytes(value, "big", signed=False) & ((1 << (8 * len(value) - 1)) - 1)
@@ -552,9 +546,9 @@ def _number(value: bytes) -> int | None:
     digits = value.strip(b" \0")
     if not digits:
         return 0
-    # int() would take signs, underscores and white space.
+    # int() alone would accept signs, underscores and white space.
     return int(digits, 8) if digits.isdigit() and not (b"8" in digits or b"9" in digits) else None
 
 
-#: For owners, modes and times: there are few of them.
+#: For owners, modes and times, which have few distinct values.
 _repeating = lru_cache(maxsize=4096)(_number)

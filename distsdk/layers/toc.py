@@ -1,7 +1,7 @@
-"""Tables of contents that layers carry with them: eStargz and zstd:chunked.
+"""Read the tables of contents of eStargz and zstd:chunked layers.
 
-Both are ordinary layers whose files are compressed one by one, in chunks, and that end with a JSON document which says
-where each chunk lies and what it hashes to. An annotation of the layer's descriptor vouches for that document.
+Both are ordinary layers whose files are compressed in separate chunks. A JSON document at the end lists the position
+and the digest of each chunk; an annotation of the layer's descriptor has the digest of that document.
 
 https://github.com/containerd/stargz-snapshotter/blob/v0.12.0/docs/estargz.md
 https://github.com/containers/storage/blob/v1.55.0/docs/containers-storage-zstd-chunked.md
@@ -23,30 +23,30 @@ from attrs import field, frozen
 
 from distsdk._text import quoted
 from distsdk.errors import DigestMismatch, IntegrityError, LimitExceeded, MalformedDocument
-from distsdk.layers.compression import DEFAULT_LIMITS, FIRST_SLICE
-from distsdk.layers.member import Kind, Member, shown
+from distsdk.layers.compression import DEFAULT_LIMITS, FIRST_SLICE, GZIP_WINDOW_BITS
+from distsdk.layers.member import MAX_ID, Kind, Member, shown
+from distsdk.layers.tar import BLOCK
 from distsdk.spec.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-#: Bytes of a table of contents, compressed and not: some 200,000 files. (containers/storage takes 50 MiB.)
+#: Bytes of a table of contents, compressed and uncompressed: some 200,000 files. (containers/storage allows 50 MiB.)
 MAX_TOC = 64 * 1024 * 1024
 
 #: Entries of a table of contents, chunks included.
 MAX_ENTRIES = 500_000
 
-#: Names and values in it: what bounds the memory that its JSON takes.
+#: Names and values in a table of contents, which bounds the memory that its JSON takes.
 MAX_VALUES = 16 * MAX_ENTRIES
 
-#: Bytes of one chunk, compressed and not; it has to be in memory before a byte of it is believed. Writers make 4 MiB.
+#: Bytes of one chunk, compressed and uncompressed: a chunk is held in memory until it is verified. Writers use 4 MiB.
 MAX_CHUNK = 128 * 1024 * 1024
 
-#: Bytes at the end of a layer that tell whether it has a table of contents: of the longest footer, a zstd frame of 64
-#: bytes with its header.
+#: Bytes of the longest footer, a zstd frame of 64 bytes with its header of 8.
 FOOTER = 72
 
-#: The annotation with the digest of an eStargz layer's table of contents, and two that zstd:chunked has had.
+#: The annotation with the digest of an eStargz table of contents, and the old and new prefixes of zstd:chunked.
 ESTARGZ_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 _ZSTD_CHUNKED = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.")
 
@@ -62,21 +62,19 @@ _ESTARGZ = re.compile(
 )
 _SKIPPABLE = 0x184D2A50
 _ZSTD_CHUNKED_MAGICS = (b"GnUlInUx", b"GNUlInUx")  # until 2024, and since
-_CRFS = 1  # the one type of manifest there is
+_CRFS = 1  # the only defined type of zstd:chunked manifest
 
-#: A zstd frame that asks for more memory than this is refused: 128 MiB, as by ``zstd --long=27``.
+#: Window of a zstd frame, as a power of two: 128 MiB, as for ``zstd --long=27``.
 _MAX_WINDOW_LOG = 27
 
-_TAR_BLOCK = 512
 _MAX_INT = 2**63 - 1
-_MAX_ID = 2**32 - 2  # what comes after it is -1
 _POSITION = re.compile(r"(\d{1,19}):(\d{1,19}):(\d{1,19}):(\d{1,19})", re.ASCII)
 _TIME = re.compile(r"([^.]*?)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _SPACE = re.compile(r"[ \t\n\r]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_XATTRS: Mapping[bytes, bytes] = {}
 
-#: What is read of an entry besides its names and attributes, and what stands for what is missing.
+#: Fields of an entry besides its names and attributes, with the values of missing ones.
 _NUMBERS = dict.fromkeys(
     (
         *("chunkOffset", "chunkSize", "offset", "innerOffset", "endOffset"),
@@ -89,6 +87,7 @@ _FIELDS: Mapping[str, int | str] = {**_NUMBERS, **_TEXTS}
 _TYPES = [type(missing) for missing in _FIELDS.values()]
 _get_fields = itemgetter(*_FIELDS)
 
+#: eStargz's names of entry types. zstd:chunked uses the same.
 _KINDS = {
     "reg": Kind.FILE,
     "hardlink": Kind.HARD_LINK,
@@ -104,16 +103,16 @@ _DEVICES = frozenset({"char", "block"})
 
 @frozen
 class Chunk:
-    """A part of a file, and where the layer has it.
+    """A part of a file, and its position in the layer.
 
     Attributes:
-        offset: Its first byte's place in the file.
-        size: Its bytes in the file.
-        start: Where in the layer what holds it begins, in compressed bytes.
-        end: Where that ends.
-        inner: Bytes that come before it when what is at ``start`` is decompressed.
-        digest: What it hashes to, ``algorithm:hex``; None where the table does not say.
-        zeros: Whether it is a hole, which the layer need not be asked for.
+        offset: First byte of the chunk in the file.
+        size: Bytes of the chunk in the file.
+        start: First compressed byte in the layer.
+        end: Byte after the last compressed one.
+        inner: Bytes to skip in the data that is decompressed from ``start``.
+        digest: Digest of the chunk, ``algorithm:hex``; None if the table has none.
+        zeros: Whether the chunk is a hole, which is not stored in the layer.
     """
 
     offset: int
@@ -125,20 +124,21 @@ class Chunk:
     zeros: bool = False
 
 
-#: What a `Chunk` has.
+#: The attributes of a `Chunk` in order.
 Tile: TypeAlias = tuple[int, int, int, int, int, str | None, bool]
 
 
 @frozen
 class TocLocation:
-    """Where in a layer its table of contents lies.
+    """The position of a table of contents in its layer.
 
     Attributes:
-        compression: Of the table and of the chunks.
-        start: Its first byte.
-        end: The byte after its last one.
-        digest: What vouches for it; None where no annotation does. Of the JSON (eStargz), or of its compressed bytes.
-        raw_size: Bytes of the JSON, where that is known beforehand.
+        compression: Compression of the table and of the chunks.
+        start: First byte of the table.
+        end: Byte after the last one.
+        digest: Digest from the annotation: of the JSON (eStargz) or of its compressed bytes (zstd:chunked). None if no
+            annotation has one.
+        raw_size: Bytes of the JSON if an annotation or the footer has the number.
     """
 
     compression: Literal["gzip", "zstd"]
@@ -150,16 +150,16 @@ class TocLocation:
 
 @frozen
 class Toc:
-    """What a table of contents says.
+    """A parsed table of contents.
 
     Attributes:
-        members: The entries, in the order of the archive, but for the table itself. The names end in no slash; their
-            `offset` is 0, since no table tells it.
-        tiles: Of each file that is not empty, by name, its chunks, as tuples of what a `Chunk` has: values of such a
-            number would take half a second to make.
-        digests: Of each file whose digest the table knows, by name, ``algorithm:hex``.
-        verified: Whether an annotation vouches for all that.
-        compression: Of the chunks.
+        members: The entries in the order of the archive, without the table itself. ``offset`` is 0, since tables do not
+            have it.
+        tiles: The chunks of each file that is not empty, by name. Tuples instead of `Chunk` objects, since creating
+            hundreds of thousands of objects would take half a second.
+        digests: Digests of whole files, ``algorithm:hex``, by name; only those in the table.
+        verified: Whether an annotation has the digest of the table.
+        compression: Compression of the chunks.
     """
 
     members: tuple[Member, ...] = field(repr=False)
@@ -169,42 +169,53 @@ class Toc:
     compression: Literal["gzip", "zstd"]
 
     def chunks(self, path: bytes) -> tuple[Chunk, ...]:
-        """Return the chunks of a file, in order and without a gap; none for an empty one, or what is no file."""
+        """Return the chunks of a file, in order and without gaps; empty for an empty file and for other entries.
+
+        Args:
+            path: `Member.path` of the file.
+        """
         return tuple(Chunk(*tile) for tile in self.tiles.get(path, ()))
 
     def digest(self, path: bytes) -> Digest | None:
-        """Return the digest of a file, None where the table does not know it.
+        """Return the digest of a file; None if the table does not have it.
+
+        Args:
+            path: `Member.path` of the file.
 
         Raises:
-            MalformedDocument: What it has there is no digest.
+            MalformedDocument: The table has an invalid digest for the file.
         """
         text = self.digests.get(path)
         return None if text is None else _digest(text, shown(path))
 
     @property
     def complete(self) -> bool:
-        """Whether it has a digest for every byte of every file."""
+        """Whether the table has a digest for every byte of every file."""
         return all(digest is not None or zeros for tiles in self.tiles.values() for *_, digest, zeros in tiles)
 
 
 def is_vouched_for(annotations: Mapping[str, str]) -> bool:
-    """Return whether the annotations of a layer's descriptor have the digest of a table of contents."""
+    """Return whether annotations have the digest of a table of contents.
+
+    Args:
+        annotations: Annotations of the layer's descriptor.
+    """
     return ESTARGZ_DIGEST in annotations or any(f"{prefix}manifest-checksum" in annotations for prefix in _ZSTD_CHUNKED)
 
 
 def locate(annotations: Mapping[str, str], size: int, read: Callable[[int, int], bytes]) -> TocLocation | None:
-    """Return where the table of contents is, or None where the layer has none.
+    """Return the position of the table of contents; None if the layer has no table.
 
     Args:
-        annotations: Of the layer's descriptor.
-        size: Of the layer, in bytes.
-        read: Returns the bytes of the layer from one offset up to another one. It is called once for the last 72 bytes,
-            or not at all where an annotation says where the table is.
+        annotations: Annotations of the layer's descriptor.
+        size: Size of the layer in bytes.
+        read: Returns the bytes of the layer from one offset up to another. Called once for the last 72 bytes, or not at
+            all if an annotation has the position.
 
     Raises:
-        MalformedDocument: Annotation or footer point to where no table can be.
+        MalformedDocument: The position in the annotation or the footer is invalid.
         LimitExceeded: The table is larger than `MAX_TOC`.
-        DistError: What ``read`` raises.
+        DistError: Raised by ``read``.
     """
     for prefix in _ZSTD_CHUNKED:
         position = annotations.get(f"{prefix}manifest-position")
@@ -224,14 +235,14 @@ def locate(annotations: Mapping[str, str], size: int, read: Callable[[int, int],
 def _annotated(position: str, checksum: str | None, size: int) -> TocLocation:
     found = _POSITION.fullmatch(position)
     if not found:
-        _refuse(f"its annotation says that it is at {quoted(position)}, which is no position")
+        _refuse(f"its position {quoted(position)} in the annotation is invalid")
     start, length, raw_size, kind = map(int, found.groups())
     digest = None if checksum is None else _digest(checksum, "manifest-checksum")
     return _checked(TocLocation("zstd", start, start + length, digest, raw_size), size, kind)
 
 
 def _footer(tail: bytes, size: int) -> TocLocation | None:
-    """Return what the footer of zstd:chunked points to: a skippable frame of 40 bytes (64 since 2024)."""
+    """Return the position in the footer of zstd:chunked, a skippable frame of 40 bytes (64 since 2024)."""
     for length in (40, 64):
         frame = tail[-8 - length :]
         if len(frame) == 8 + length and frame.endswith(_ZSTD_CHUNKED_MAGICS):
@@ -241,69 +252,71 @@ def _footer(tail: bytes, size: int) -> TocLocation | None:
     return None
 
 
-def _checked(place: TocLocation, size: int, kind: int = _CRFS) -> TocLocation:
+def _checked(location: TocLocation, size: int, kind: int = _CRFS) -> TocLocation:
     if kind != _CRFS:
-        _refuse(f"it is of type {kind}, and only 1 is known")
-    if not 0 < place.start < place.end <= size:
-        _refuse(f"it is said to be at bytes {place.start} to {place.end} of {size}")
-    largest = max(place.end - place.start, place.raw_size or 0)
+        _refuse(f"expected type {_CRFS}, got {kind}")
+    if not 0 < location.start < location.end <= size:
+        _refuse(f"its position, bytes {location.start} to {location.end}, is invalid in a layer of {size} bytes")
+    largest = max(location.end - location.start, location.raw_size or 0)
     if largest > MAX_TOC:
-        message = f"the layer's table of contents has {largest} bytes, more than the limit of {MAX_TOC}: unpack it"
+        message = (
+            f"the layer's table of contents exceeds the limit of {MAX_TOC} bytes: it has {largest}; unpack the layer "
+            "instead"
+        )
         raise LimitExceeded(message, limit=MAX_TOC)
-    return place
+    return location
 
 
-def read_toc(place: TocLocation, read: Callable[[int, int], bytes]) -> Toc:
-    """Return the table of contents that is at a place.
+def read_toc(location: TocLocation, read: Callable[[int, int], bytes]) -> Toc:
+    """Read and parse the table of contents.
 
     Args:
-        place: From `locate`.
-        read: Returns the bytes of the layer from one offset up to another one; called once.
+        location: Position from `locate`.
+        read: Returns the bytes of the layer from one offset up to another. Called once.
 
     Raises:
-        DigestMismatch: It is not the one that the annotation vouches for.
-        MalformedDocument: It cannot be decompressed, is not JSON, or contradicts itself: files overlap, occur twice,
-            have gaps or lie outside the layer.
-        LimitExceeded: It has more bytes than `MAX_TOC` or more entries than `MAX_ENTRIES`, or a chunk has more bytes
-            than `MAX_CHUNK`.
-        DistError: What ``read`` raises.
+        DigestMismatch: The digest of the table differs from the annotation's.
+        MalformedDocument: The table cannot be decompressed, is not JSON, or contradicts itself: files overlap, occur
+            twice, have gaps or lie outside the layer.
+        LimitExceeded: The table exceeds `MAX_TOC` or `MAX_ENTRIES`, or a chunk exceeds `MAX_CHUNK`.
+        DistError: Raised by ``read``.
     """
-    packed = read(place.start, place.end)
-    if place.compression == "zstd":
-        _verify(packed, place.digest)
-        raw = _unpacked(packed, place.compression)
-        if place.raw_size is not None and len(raw) != place.raw_size:
-            _refuse(f"it has {len(raw)} bytes where {place.raw_size} were announced")
+    packed = read(location.start, location.end)
+    if location.compression == "zstd":
+        _verify(packed, location.digest)
+        raw = _unpacked(packed, location.compression)
+        if location.raw_size is not None and len(raw) != location.raw_size:
+            _refuse(f"its size is {len(raw)} bytes, expected {location.raw_size}")
     else:
-        raw = _from_tar(_unpacked(packed, place.compression))
-        _verify(raw, place.digest)
+        raw = _from_tar(_unpacked(packed, location.compression))
+        _verify(raw, location.digest)
     text = _decoded(raw)
-    del raw, packed  # they may be as large as what becomes of them
-    members, chunks, digests = _TocParser(place).read(text)
-    return Toc(members, chunks, digests, place.digest is not None, place.compression)
+    del raw, packed  # frees memory for the parsed values
+    members, chunks, digests = _TocParser(location).read(text)
+    return Toc(members, chunks, digests, location.digest is not None, location.compression)
 
 
 def unpack_chunk(chunk: Chunk, packed: bytes, compression: Literal["gzip", "zstd"]) -> bytes:
-    """Return the bytes of a chunk, verified where the table of contents knows its digest.
+    """Decompress a chunk, and verify it if the table of contents has its digest.
 
     Args:
-        chunk: Which one; no hole.
+        chunk: The chunk; not a hole.
         packed: The bytes of the layer from ``chunk.start`` to ``chunk.end``.
-        compression: Theirs.
+        compression: Compression of the bytes.
 
     Raises:
-        DigestMismatch: They hash to something else.
-        IntegrityError: They cannot be decompressed, or are too few.
+        DigestMismatch: The chunk has another digest.
+        IntegrityError: The bytes cannot be decompressed, or are too few.
     """
     where = f"the chunk at bytes {chunk.start} to {chunk.end} of the layer"
-    wanted = chunk.inner + chunk.size
+    needed = chunk.inner + chunk.size
     try:
-        data = _decompress(packed, compression, wanted)
+        data = _decompress(packed, compression, needed)
     except ValueError as error:
-        message = f"{where} is not what its table of contents says: {error}; nothing of it was handed out"
+        message = f"{where} cannot be decompressed: {error}; none of its bytes were returned"
         raise IntegrityError(message) from error
-    if len(data) < wanted:
-        message = f"{where} has {len(data)} bytes where its table of contents says {wanted}; nothing was handed out"
+    if len(data) < needed:
+        message = f"{where} is too short: got {len(data)} bytes, expected {needed}; none of them were returned"
         raise IntegrityError(message)
     data = data[chunk.inner :]
     if chunk.digest is not None:
@@ -311,12 +324,12 @@ def unpack_chunk(chunk: Chunk, packed: bytes, compression: Literal["gzip", "zstd
     return data
 
 
-def _verify(data: bytes, expected: Digest | None, what: str = "the layer's table of contents") -> None:
+def _verify(data: bytes, expected: Digest | None, name: str = "the layer's table of contents") -> None:
     if expected is None:
         return
     got = Digest.of(data, expected.algorithm)
     if got != expected:
-        message = f"{what} is not what was asked for: expected {expected}, got {got}; nothing of it was handed out"
+        message = f"{name} has a wrong digest: expected {expected}, got {got}; none of its bytes were returned"
         raise DigestMismatch(message, expected=str(expected), got=str(got))
 
 
@@ -326,13 +339,13 @@ def _unpacked(packed: bytes, compression: Literal["gzip", "zstd"]) -> bytes:
     except ValueError as error:
         _refuse(f"it cannot be decompressed ({error})")
     if len(raw) > MAX_TOC:
-        message = f"the layer's table of contents has more than {MAX_TOC} bytes, the limit: unpack the layer instead"
+        message = f"the layer's table of contents exceeds the limit of {MAX_TOC} bytes; unpack the layer instead"
         raise LimitExceeded(message, limit=MAX_TOC)
     return raw
 
 
 class _Decompressor(Protocol):
-    """What unpacks a gzip member or a zstd frame."""
+    """Decompresses one gzip member or one zstd frame."""
 
     @property
     def eof(self) -> bool: ...
@@ -342,9 +355,9 @@ class _Decompressor(Protocol):
 
 
 def _decompressor(compression: Literal["gzip", "zstd"]) -> tuple[_Decompressor, type[Exception]]:
-    """Return what unpacks one member or frame, and the error it raises."""
+    """Return a decompressor for one member or frame, and the class of its errors."""
     if compression == "gzip":
-        return zlib.decompressobj(31), zlib.error
+        return zlib.decompressobj(GZIP_WINDOW_BITS), zlib.error
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
@@ -354,68 +367,72 @@ def _decompressor(compression: Literal["gzip", "zstd"]) -> tuple[_Decompressor, 
 
 
 def _decompress(packed: bytes, compression: Literal["gzip", "zstd"], size: int) -> bytes:
-    """Return the first ``size`` bytes that ``packed`` decompresses to; fewer where there are no more.
+    """Return the first ``size`` uncompressed bytes, or all if there are fewer.
 
     Raises:
-        ValueError: It cannot be decompressed.
+        ValueError: The bytes cannot be decompressed.
     """
     parts: list[bytes] = []
-    wanted, left = size, memoryview(packed)
-    while wanted > 0 and left:
+    missing, left = size, memoryview(packed)
+    while missing > 0 and left:
         member, error = _decompressor(compression)
         piece = FIRST_SLICE
-        while wanted > 0 and left and not member.eof:
+        while missing > 0 and left and not member.eof:
             given = left[:piece]
             try:
-                part = member.decompress(given, wanted)
+                part = member.decompress(given, missing)
             except error as cause:
                 raise ValueError(str(cause)) from cause
             parts.append(part)
-            wanted -= len(part)
+            missing -= len(part)
             left = left[len(given) - len(member.unused_data) :]
             piece *= 2
     return b"".join(parts)
 
 
 def _from_tar(archive: bytes) -> bytes:
-    """Return the JSON from the archive of one file that eStargz has it in."""
+    """Return the JSON from the tar archive of one file in which eStargz stores it."""
     name, size_field = archive[:100].rstrip(b"\0"), archive[124:136].strip(b"\0 ")
     if name != _TOC_NAME or not re.fullmatch(rb"[0-7]{1,11}", size_field):
-        _refuse(f"it is in no archive of {_TOC_NAME.decode()}")
+        _refuse(f"expected a tar archive with {_TOC_NAME.decode()}")
     size = int(size_field, 8)
-    if len(archive) < _TAR_BLOCK + size:
-        _refuse(f"it ends after {len(archive) - _TAR_BLOCK} bytes of {size}")
-    return archive[_TAR_BLOCK : _TAR_BLOCK + size]
+    if len(archive) < BLOCK + size:
+        _refuse(f"it is truncated after {len(archive) - BLOCK} bytes of {size}")
+    return archive[BLOCK : BLOCK + size]
 
 
 def _decoded(raw: bytes) -> str:
-    """Return the JSON as text, if there is not too much in it."""
+    """Return the JSON as text.
+
+    Raises:
+        LimitExceeded: There are too many objects or values.
+    """
     if max(raw.count(b"{"), raw.count(b"[")) > MAX_ENTRIES or raw.count(b",") > MAX_VALUES:
-        message = f"the layer's table of contents has more than {MAX_ENTRIES} entries, the limit: unpack the layer"
+        message = f"the layer's table of contents exceeds the limit of {MAX_ENTRIES} entries; unpack the layer instead"
         raise LimitExceeded(message, limit=MAX_ENTRIES)
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise MalformedDocument(f"the layer's table of contents is no UTF-8 ({error}); it cannot be used") from error
+        raise _unusable(f"it is not UTF-8 ({error})") from error
 
 
-#: What an entry says about a part of a file: its place in the file, its size, its place in the layer, and in what is
-#: unpacked there, its digest, where the file ends in the layer, and whether it is a hole.
+#: A part of a file as an entry has it: offset in the file, size, start in the layer, bytes to skip there, digest, end
+#: of the file in the layer, whether it is a hole.
 _Part: TypeAlias = tuple[int, int, int, int, str, int, bool]
 
 
 class _TocParser:
-    """Makes values of the JSON, one entry after the other, so that it is never in memory as objects."""
+    """Parses the JSON one entry at a time, so that its objects are never all in memory."""
 
-    def __init__(self, place: TocLocation) -> None:
-        self._place = place
+    def __init__(self, location: TocLocation) -> None:
+        self._location = location
         self._decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
         self._times: dict[str, int] = {}
         self._users: dict[int, bytes] = {}
         self._groups: dict[int, bytes] = {}
 
     def read(self, text: str) -> tuple[tuple[Member, ...], dict[bytes, tuple[Tile, ...]], dict[bytes, str]]:
-        """Return members, chunks and digests by name."""
+        """Return the members, and the chunks and digests by name."""
         members: dict[bytes, Member] = {}
         parts: dict[bytes, list[_Part]] = {}
         digests: dict[bytes, str] = {}
@@ -426,13 +443,13 @@ class _TocParser:
             kind, digest, chunk_digest, chunk_type = fields[11:15]
             if kind == "reg" or kind == "chunk":  # noqa: PLR1714 - there may be hundreds of thousands
                 if chunk_type and chunk_type != "zeros":
-                    _refuse(f"a chunk is of the type {quoted(chunk_type)}, which is none")
+                    _refuse(f"a chunk has the unknown type {quoted(chunk_type)}")
                 if chunk_digest == digest:
                     chunk_digest = digest  # one object for both
                 part = (offset, length, start, inner, chunk_digest, end, bool(chunk_type))
                 if kind == "chunk":
                     if current is None:
-                        _refuse("a chunk follows on no file")
+                        _refuse("a chunk does not follow a file")
                     current.append(part)
                     continue
             member = self._member(entry, fields)
@@ -444,22 +461,22 @@ class _TocParser:
             if kind == "reg" and member.size:
                 current = parts[path] = [part]
             elif kind == "reg":
-                current = []  # chunks of an empty file are of no use
+                current = []  # chunks of an empty file are ignored
             if digest:
                 digests[path] = digest
-        return tuple(members.values()), self._placed(members, parts, digests), digests
+        return tuple(members.values()), self._locate_chunks(members, parts, digests), digests
 
     def _entries(self, text: str) -> Iterator[dict[str, Any]]:
         """Yield the objects in the list ``entries`` of the document."""
         try:
             yield from self._scan(text)
         except RecursionError as error:
-            raise MalformedDocument("the layer's table of contents is nested too deep; it cannot be used") from error
+            raise _unusable("its JSON is nested too deep") from error
         except MalformedDocument:
             raise
         # JSONDecodeError, and ints of more digits than Python converts, are ValueErrors.
         except ValueError as error:
-            raise MalformedDocument(f"the layer's table of contents is not JSON that can be used: {error}") from error
+            raise _unusable(f"invalid JSON: {error}") from error
 
     def _scan(self, text: str) -> Iterator[dict[str, Any]]:
         at = _punctuation(text, 0, "{")
@@ -468,7 +485,7 @@ class _TocParser:
         while more:
             key, at = self._decoder.raw_decode(text, _skip(text, at))
             if not isinstance(key, str) or key in seen:
-                _refuse(f"the name {quoted(str(key))} is no text or occurs twice")
+                _refuse(f"the name {quoted(str(key))} is not a string, or occurs twice")
             seen.add(key)
             at = _skip(text, _punctuation(text, at, ":"))
             if key == "entries" and text.startswith("[", at):
@@ -479,7 +496,7 @@ class _TocParser:
                         at = _skip(text, at)
                     entry, at = self._decoder.raw_decode(text, at)
                     if not isinstance(entry, dict):
-                        _refuse("an entry is no object")
+                        _refuse("an entry is not an object")
                     yield entry
                     if not text.startswith(",", at):
                         at = _skip(text, at)
@@ -489,17 +506,17 @@ class _TocParser:
             else:
                 value, at = self._decoder.raw_decode(text, at)
                 if key == "version" and value != 1:
-                    _refuse("it is of another version than 1")
+                    _refuse("its version is not 1")
                 if key == "entries" and value is not None:
-                    _refuse("its entries are no list")
+                    _refuse("its entries are not a list")
             at = _skip(text, at)
             more = text.startswith(",", at)
             at += more
         at = _punctuation(text, at, "}")
         if _skip(text, at) != len(text):
-            _refuse("something follows on it")
+            _refuse("other data follows the JSON")
         if "entries" not in seen:
-            _refuse("it has no entries")
+            _refuse("its list of entries is missing")
 
     def _member(self, entry: dict[str, Any], fields: tuple[Any, ...]) -> Member:
         size, mode, uid, gid, major, minor, type_ = fields[5:12]
@@ -507,10 +524,10 @@ class _TocParser:
         name = _name(entry, "name")
         kind = _KINDS.get(type_)
         if kind is None:
-            _refuse(f"{shown(name)} is of the type {quoted(type_)}, which is none")
-        if uid > _MAX_ID or gid > _MAX_ID:
-            _refuse(f"{shown(name)} has an owner or group that no system has")
-        # Only the first entry of a user has the name.
+            _refuse(f"{shown(name)} has the unknown type {quoted(type_)}")
+        if uid > MAX_ID or gid > MAX_ID:
+            _refuse(f"{shown(name)} has an owner or group above {MAX_ID}")
+        # Only the first entry of each user and group has its name.
         if user:
             self._users[uid] = user.encode()
         if group:
@@ -534,43 +551,43 @@ class _TocParser:
         )
 
     def _time(self, text: str) -> int:
-        """Return RFC 3339 as nanoseconds since 1970."""
+        """Return a time of RFC 3339 in nanoseconds since 1970, limited to 64 bits as in archives."""
         known = self._times.get(text)
         if known is not None:
             return known
-        found = _TIME.fullmatch(text) or _refuse(f"{quoted(text)} is no time")
+        found = _TIME.fullmatch(text) or _refuse(f"{quoted(text)} is not a time of RFC 3339")
         try:
             since = datetime.fromisoformat(found[1] + found[3]) - _EPOCH
         except (ValueError, OverflowError):
-            _refuse(f"{quoted(text)} is no time")
+            _refuse(f"{quoted(text)} is not a time of RFC 3339")
         nanoseconds = since // timedelta(seconds=1) * 10**9 + int((found[2] or "").ljust(9, "0"))
-        self._times[text] = nanoseconds = max(-_MAX_INT, min(_MAX_INT, nanoseconds))  # as for members of archives
+        self._times[text] = nanoseconds = max(-_MAX_INT, min(_MAX_INT, nanoseconds))
         return nanoseconds
 
-    def _placed(
+    def _locate_chunks(
         self, members: dict[bytes, Member], parts: dict[bytes, list[_Part]], digests: dict[bytes, str]
     ) -> dict[bytes, tuple[Tile, ...]]:
-        """Return the chunks of each file: where each ends is told by where the next one begins."""
-        limit = self._place.start
+        """Return the chunks of each file. A chunk ends where the next one in the layer begins."""
+        limit = self._location.start
         data = [part for own in parts.values() for part in own if not part[6]]
         starts = sorted({part[2] for part in data})
-        # Where all begin elsewhere, and none says where it ends, none can lie over another one.
+        # Chunks with distinct starts and without ends of their own cannot overlap.
         may_overlap = len(starts) < len(data) or any(part[5] for part in data)
         ends = dict(zip(starts, [*starts[1:], limit], strict=False))
         del data, starts
         placed: dict[bytes, tuple[Tile, ...]] = {}
         for path, own in parts.items():
             size, at = members[path].size, 0
-            # The file's own entry says, if at all, where its last part ends.
+            # The entry of the file may have the end of its last chunk.
             file_end = own[0][5]
             last = max((number for number, part in enumerate(own) if not part[6]), default=-1) if file_end else -1
-            # A file of one chunk may have its own digest alone.
+            # A file of one chunk may have only the digest of the whole file.
             alone = digests.get(path) if len(own) == 1 else None
             tiles: list[Tile] = []
-            for number, (offset, told, start, inner, chunk_digest, _, zeros) in enumerate(own):
-                length = told or size - offset
+            for number, (offset, declared, start, inner, chunk_digest, _, zeros) in enumerate(own):
+                length = declared or size - offset
                 if offset != at or not 0 < length <= size - at:
-                    _refuse(f"the chunks of {shown(path)} leave a gap, overlap, or are more than the file")
+                    _refuse(f"the chunks of {shown(path)} have a gap, overlap, or are larger than the file")
                 at += length
                 digest = chunk_digest or alone
                 if zeros:
@@ -578,16 +595,15 @@ class _TocParser:
                     continue
                 end = file_end if number == last else ends[start]
                 if not 0 < start < end <= limit:
-                    _refuse(f"{shown(path)} is said to be at bytes {start} to {end}, where no files are")
+                    _refuse(f"the position of {shown(path)}, bytes {start} to {end}, is invalid")
                 if end - start > MAX_CHUNK or inner + length > MAX_CHUNK:
                     message = (
-                        f"{shown(path)} has a chunk in the layer's table of contents that is larger than the limit of"
-                        f" {MAX_CHUNK} bytes: unpack the layer instead"
+                        f"a chunk of {shown(path)} exceeds the limit of {MAX_CHUNK} bytes; unpack the layer instead"
                     )
                     raise LimitExceeded(message, limit=MAX_CHUNK)
                 tiles.append((offset, length, start, end, inner, digest, False))
             if at != size:
-                _refuse(f"the chunks of {shown(path)} have {at} bytes where the file has {size}")
+                _refuse(f"the chunks of {shown(path)} have {at} bytes, expected {size}")
             placed[path] = tuple(tiles)
         if may_overlap:
             _check_overlaps(placed)
@@ -595,7 +611,7 @@ class _TocParser:
 
 
 def _check_overlaps(placed: dict[bytes, tuple[Tile, ...]]) -> None:
-    """Refuse chunks that share bytes; those of the same start may lie behind each other in what is there."""
+    """Refuse chunks that share bytes. Chunks with the same start may follow each other in the uncompressed data."""
     before = (0, 0, 0)
     ranges = sorted(
         (start, inner, end, size)
@@ -605,7 +621,7 @@ def _check_overlaps(placed: dict[bytes, tuple[Tile, ...]]) -> None:
     )
     for start, inner, end, size in ranges:
         if start < before[1] and (start != before[0] or inner < before[2]):
-            _refuse(f"two files are said to be at byte {start}")
+            _refuse(f"two files overlap at byte {start}")
         before = (start, end, inner + size)
 
 
@@ -617,7 +633,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _skip(text: str, at: int) -> int:
@@ -628,20 +644,20 @@ def _skip(text: str, at: int) -> int:
 def _punctuation(text: str, at: int, mark: str) -> int:
     at = _skip(text, at)
     if not text.startswith(mark, at):
-        _refuse(f"{quoted(mark)} is missing at character {at}")
+        _refuse(f"missing {quoted(mark)} at character {at}")
     return at + 1
 
 
 def _fields(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the numbers and texts of an entry, in the order of `_FIELDS`, for what is missing too."""
+    """Return the numbers and texts of an entry in the order of `_FIELDS`, with defaults for missing ones."""
     fields: tuple[Any, ...] = _get_fields({**_FIELDS, **entry})
-    # A boolean is an int to Python, not to JSON.
+    # Types are compared exactly, since a boolean is an int in Python.
     if [*map(type, fields)] != _TYPES:
-        _refuse(f"one of {', '.join(_NUMBERS)} is no whole number, or one of {', '.join(_TEXTS)} no text")
+        _refuse(f"one of {', '.join(_NUMBERS)} is not an integer, or one of {', '.join(_TEXTS)} not a string")
     a, b, c, d, e, f, g, h, i, j, k = fields[:11]
-    # Of all their bits together the sign is set if one is negative, and too high a bit if one is too large.
+    # One comparison for all: the union of the bits is negative, or too large, if one of the numbers is.
     if not 0 <= a | b | c | d | e | f | g | h | i | j | k <= _MAX_INT:
-        _refuse(f"one of {', '.join(_NUMBERS)} is no number from 0 to 2^63-1")
+        _refuse(f"one of {', '.join(_NUMBERS)} is not in the range 0 to 2^63-1")
     return fields
 
 
@@ -650,28 +666,32 @@ def _name(entry: dict[str, Any], key: str) -> bytes:
     try:
         name = text.encode() if isinstance(text, str) else b""
     except UnicodeEncodeError as error:
-        raise MalformedDocument(f"the layer's table of contents: {key} is no Unicode; it cannot be used") from error
+        raise _unusable(f"{key} is not valid Unicode") from error
     if not 0 < len(name) <= DEFAULT_LIMITS.path or b"\0" in name:
-        _refuse(f"{key} is empty, longer than {DEFAULT_LIMITS.path} bytes, or has a zero byte in it")
+        _refuse(f"{key} is empty, is longer than {DEFAULT_LIMITS.path} bytes, or has a zero byte")
     return name
 
 
 def _xattrs(entry: dict[str, Any]) -> dict[bytes, bytes]:
     found = entry["xattrs"]
     if not isinstance(found, dict):
-        _refuse("xattrs is no object")
+        _refuse("xattrs is not an object")
     try:
         return {key.encode(): base64.b64decode(value, validate=True) for key, value in found.items()}
     except (TypeError, ValueError) as error:
-        raise MalformedDocument(f"the layer's table of contents has xattrs that are no base64 ({error})") from error
+        raise _unusable(f"xattrs are not base64 ({error})") from error
 
 
 def _digest(text: str, where: str) -> Digest:
     try:
         return Digest.parse(text)
     except ValueError as error:
-        raise MalformedDocument(f"the layer's table of contents: {where}: {error}") from error
+        raise _unusable(f"{where}: {error}") from error
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise MalformedDocument(f"the layer's table of contents cannot be used: {reason}; unpack the layer instead")
+    raise _unusable(reason)
+
+
+def _unusable(reason: str) -> MalformedDocument:
+    return MalformedDocument(f"the layer's table of contents is invalid: {reason}; unpack the layer instead")

@@ -1,8 +1,8 @@
-"""`apply` and `unpack`: layers become files in a directory.
+"""`apply` and `unpack`: write the files of layers to a directory.
 
-Four threads, each ahead of the next by a few megabytes: one gets the packed bytes, layer after layer; one decompresses;
-one hashes; the one that calls reads the archive and writes. Nothing counts before the verdict: until then the directory
-has a marker in it.
+Four threads work in a pipeline, each a few megabytes ahead of the next: one reads the compressed bytes, one
+decompresses them, one hashes the result, and the calling thread reads the archive and writes files. Until all digests
+are verified, the directory has a marker.
 """
 
 from __future__ import annotations
@@ -43,22 +43,26 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Bytes that the packed layers may be ahead of the decompressor, and this of the hasher, and this of the writer.
+#: Bytes that the reader may be ahead of the decompressor, the decompressor of the hasher, and the hasher of the writer.
 _PACKED_AHEAD = 16 * 1024 * 1024
 _UNPACKED_AHEAD = 4 * 1024 * 1024
 
-#: Seconds that giving up waits for a thread which may be waiting for bytes itself.
-_PATIENCE = 0.5
+#: Seconds to wait for a thread of a cancelled pipeline; the thread may be blocked in a read.
+_JOIN_TIMEOUT = 0.5
 
-#: What the marker says: whether all that is in the directory came from layers, and may be removed to start over.
+#: Content of the marker: whether everything in the directory came from layers, and may be removed to start again.
 _ALL_OURS, _NOT_ALL_OURS = b"unpack\n", b"apply\n"
 
 
 class Readable(Protocol):
-    """What bytes can be read from: a binary file, a pipe, an answer."""
+    """A readable binary file object: a file, a pipe, an HTTP response."""
 
     def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes; none at the end."""
+        """Return the next bytes; empty at the end.
+
+        Args:
+            size: Number of bytes, at most.
+        """
         ...
 
 
@@ -67,17 +71,17 @@ AnyLayer: TypeAlias = "Blob | bytes | str | os.PathLike[str] | Readable"
 
 @frozen(kw_only=True)
 class Applied(Displayed):
-    """What was unpacked, and what was left out.
+    """Counts of the entries that were unpacked and of those that were left out.
 
     Attributes:
-        diff_ids: The digest of each layer's uncompressed bytes.
-        entries: Entries of the layers, without whiteouts.
-        removed: Whiteouts.
-        size: Bytes of the files' content, as it is stored in the layers.
-        owners: Whether owners were set (and setuid and setgid bits): only the superuser may.
-        devices_skipped: Device nodes that were not made, since they were not asked for.
-        xattrs_refused: Extended attributes that were not set: the system or the file system refused, or they are the
-            machine's own (``security.selinux``, overlayfs's).
+        diff_ids: Digest of the uncompressed bytes of each layer.
+        entries: Number of entries, without whiteouts.
+        removed: Number of whiteouts.
+        size: Content bytes of all files, as stored in the layers.
+        owners: Whether owners, setuid and setgid bits were set, which only the superuser may do.
+        devices_skipped: Number of device nodes that were not created because ``devices`` was not set.
+        xattrs_refused: Number of extended attributes that were not set: refused by the system or the file system, or
+            reserved for the machine (``security.selinux``, those of overlayfs).
     """
 
     diff_ids: tuple[Digest, ...]
@@ -89,15 +93,15 @@ class Applied(Displayed):
     xattrs_refused: int
 
     def notes(self) -> tuple[str, ...]:
-        """Return a sentence for each kind of thing that was left out."""
+        """Return a sentence for each kind of entry or attribute that was left out."""
         return tuple(
             text
-            for text, said in (
+            for text, applies in (
                 ("owners and setuid bits were not set: only the superuser may", not self.owners),
                 (f"{counted(self.devices_skipped, 'device node')} left out: ask for devices", self.devices_skipped),
                 (f"{counted(self.xattrs_refused, 'extended attribute')} not set", self.xattrs_refused),
             )
-            if said
+            if applies
         )
 
 
@@ -112,50 +116,50 @@ def apply(
     on_progress: Callable[[Member], object] = lambda _: None,
     progress: bool | Callable[[int], object] = False,
 ) -> Applied:
-    """Put a layer on top of what is in a directory, as image-spec says, and change nothing outside of it.
+    """Apply a layer to a directory as image-spec describes, and change nothing outside of the directory.
 
-    Whiteouts remove what was there before; of what the layer brings they remove nothing. A folder is merged with the
-    one that is there; anything else takes the place of what is there. Links lead to places inside the directory.
+    Whiteouts remove existing names, but none that the layer itself has. A directory is merged with an existing one; any
+    other entry replaces an existing name. Symbolic links in paths are followed inside the directory.
 
-    From the first write until all is verified there is a file ``.distsdk-unpacking`` in the directory. If it stays,
-    this ended early, and the tree is neither what it was nor what it was to be.
+    From the first write until all bytes are verified the directory has a file ``.distsdk-unpacking``. If the file
+    stays, the call failed, and the tree is incomplete.
 
     Args:
-        directory: Where to; made if it is not there.
-        layer: A path, bytes, a binary file that is read to its end, or a blob. Plain, gzip or zstd.
-        diff_id: What its uncompressed bytes must hash to. (The digest of a blob is checked in any case.)
-        devices: Make device nodes.
-        dry_run: Write nothing: read, check and count all there is. What only the directory can tell, such as links that
-            lead to nothing, is not checked.
-        limits: How much it may be.
-        on_progress: Called with each entry, whiteouts included, before it is written. What it raises ends all.
-        progress: Show a bar of the packed bytes if stderr is a terminal, unless ``DISTSDK_DISABLE_PROGRESS`` is set; or
-            call this, in the calling thread, with the packed bytes read so far: 0 at first, all of them at the end.
+        directory: Directory to write to; created if missing.
+        layer: A path, bytes, a binary file that is read to its end, or a blob; uncompressed, gzip or zstd.
+        diff_id: Expected digest of the uncompressed bytes. (The digest of a blob is always checked.)
+        devices: Create device nodes.
+        dry_run: Write nothing, but read, check and count all entries. Checks that depend on the directory, such as
+            those of hard links, are skipped.
+        limits: Limits of the layer.
+        on_progress: Called with each entry, whiteouts included, before it is written. An exception ends the call.
+        progress: Show a bar of the compressed bytes if stderr is a terminal, unless ``DISTSDK_DISABLE_PROGRESS`` is
+            set; or a function, called in the calling thread with the compressed bytes read so far, first with 0.
 
     Returns:
-        What was unpacked.
+        Counts of the entries.
 
     Raises:
-        Unsafe: A name leads out of the directory; the directory is marked, or somebody else is unpacking into it. Or
-            the system cannot look up names in an open directory, as Windows cannot.
-        MalformedDocument: The layer is damaged, or cannot be a layer.
-        DigestMismatch: It is not the one that was asked for.
-        LimitExceeded: It is more than a limit allows.
-        OSError: Something cannot be written; ``filename`` is the path of the entry.
+        Unsafe: A name leads out of the directory, the directory has a marker, or another process unpacks into it; or
+            the system cannot look up names in open directories, as Windows.
+        MalformedDocument: The layer is damaged or has invalid entries.
+        DigestMismatch: The layer has another digest or diffID.
+        LimitExceeded: The layer exceeds a limit.
+        OSError: An entry cannot be written; ``filename`` is its path.
         DistError: As `Blob.stream`.
     """
     layers = [(layer, diff_id)]
-    with progress_bar(lambda: os.fspath(directory), lambda: _size_of(layer), shown=progress) as taken:
+    with progress_bar(lambda: os.fspath(directory), lambda: _size_of(layer), shown=progress) as on_read:
         if dry_run:
-            return _put(_DryRun(), layers, limits, on_progress, taken)
+            return _put(_DryRun(), layers, limits, on_progress, on_read)
         with _opened(directory, devices=devices) as target:
             if target.marked() is not None:
                 raise Unsafe(
-                    f"{_quoted(directory)} is not whole, something that unpacked into it ended early: unpack into a "
-                    f"new directory, or remove {MARKER.decode()} from it if you know better"
+                    f"{_quoted(directory)} is incomplete: an earlier unpack into it failed; unpack into a new "
+                    f"directory, or remove {MARKER.decode()} from it to ignore this"
                 )
             target.mark(_NOT_ALL_OURS)
-            return _put(target, layers, limits, on_progress, taken)
+            return _put(target, layers, limits, on_progress, on_read)
 
 
 def unpack(
@@ -167,51 +171,54 @@ def unpack(
     dry_run: bool = False,
     limits: LayerLimits = DEFAULT_LIMITS,
     on_progress: Callable[[Member], object] = lambda _: None,
-    taken: Callable[[int], object] = lambda _: None,
+    on_read: Callable[[int], object] = lambda _: None,
 ) -> Applied:
-    """Put layers on top of each other in a new directory: the files of an image.
+    """Write the files of an image to a new directory.
 
     Args:
-        layers: From the lowest to the topmost; each as in `apply`.
-        directory: Where to; made if it is not there. It has to be empty, or what is left of an `unpack` that ended
-            early, which is removed.
-        diff_ids: What their uncompressed bytes must hash to, as an image's config says.
-        devices: Make device nodes.
+        layers: The layers, the lowest first; each as in `apply`.
+        directory: Directory to write to; created if missing. It must be empty, or have the remains of a failed
+            `unpack`, which are removed.
+        diff_ids: Expected digests of the uncompressed layers, from the config.
+        devices: Create device nodes.
         dry_run: Write nothing, as in `apply`.
-        limits: How much each may be, and, in output and entries, all of them together.
+        limits: Limits of each layer; ``output`` and ``image_members`` also apply to all layers together.
         on_progress: As in `apply`.
-        taken: Called, in the calling thread, with the packed bytes read so far: 0 at first, all of them at the end.
+        on_read: Called in the calling thread with the compressed bytes read so far, first with 0.
 
     Returns:
-        What was unpacked of all of them together.
+        Counts of the entries of all layers together.
 
     Raises:
-        MalformedDocument: There are more layers than ``diff_ids``, or fewer.
+        MalformedDocument: The numbers of layers and ``diff_ids`` differ.
         DistError, OSError: As `apply`.
     """
     found = list(layers)
-    wanted: Sequence[Digest | None] = [None] * len(found) if diff_ids is None else diff_ids
-    if len(wanted) != len(found):
-        message = f"an image has {counted(len(found), 'layer')}, and its config names {counted(len(wanted), 'diffID')}"
+    expected: Sequence[Digest | None] = [None] * len(found) if diff_ids is None else diff_ids
+    if len(expected) != len(found):
+        message = (
+            f"config of an image is invalid: expected {counted(len(found), 'diffID')}, one for each layer, got"
+            f" {len(expected)}"
+        )
         raise MalformedDocument(message)
-    pairs = list(zip(found, wanted, strict=True))
+    pairs = list(zip(found, expected, strict=True))
     if dry_run:
-        return _put(_DryRun(), pairs, limits, on_progress, taken)
+        return _put(_DryRun(), pairs, limits, on_progress, on_read)
     with _opened(directory, devices=devices) as target:
         if target.marked() == _ALL_OURS:
             target.empty()
         elif target.is_empty():
             target.mark(_ALL_OURS)
         else:
-            raise Unsafe(f"{_quoted(directory)} is not empty: name a new directory, or apply layers on top of this one")
-        return _put(target, pairs, limits, on_progress, taken)
+            raise Unsafe(f"{_quoted(directory)} is not empty; name a new directory, or apply single layers to this one")
+        return _put(target, pairs, limits, on_progress, on_read)
 
 
 @contextmanager
 def _opened(directory: str | os.PathLike[str], *, devices: bool) -> Iterator[RootfsWriter]:
     """Open a directory to unpack into, for this process alone."""
     if os.open not in os.supports_dir_fd or os.link not in os.supports_follow_symlinks:
-        raise Unsafe("unpacking takes a system that looks up names in open directories, as Linux and macOS do")
+        raise Unsafe("unpacking failed: the system cannot look up names in open directories; use Linux or macOS")
     from fcntl import LOCK_EX, LOCK_NB, flock
 
     Path(directory).mkdir(exist_ok=True)
@@ -221,7 +228,7 @@ def _opened(directory: str | os.PathLike[str], *, devices: bool) -> Iterator[Roo
         try:
             flock(root, LOCK_EX | LOCK_NB)
         except BlockingIOError as error:
-            raise Unsafe(f"something else is unpacking into {_quoted(directory)}: wait for it") from error
+            raise Unsafe(f"another process is unpacking into {_quoted(directory)}; wait until it ends") from error
         yield target
     finally:
         target.close()
@@ -232,7 +239,7 @@ def _put(
     layers: list[tuple[AnyLayer, Digest | None]],
     limits: LayerLimits,
     on_progress: Callable[[Member], object],
-    taken: Callable[[int], object],
+    on_read: Callable[[int], object],
 ) -> Applied:
     """Unpack layers, check them, and finish the target."""
     entries = size = whole = count = 0
@@ -244,36 +251,36 @@ def _put(
             count += len(chunk)
             yield chunk
 
-    def told(content: Iterator[memoryview]) -> Iterator[memoryview]:
+    def reported(content: Iterator[memoryview]) -> Iterator[memoryview]:
         for part in content:
-            taken(count)
+            on_read(count)
             yield part
 
-    taken(0)
+    on_read(0)
     with _Ahead(_packed([layer for layer, _ in layers]), _PACKED_AHEAD, weight=lambda item: len(item[1])) as packed:
-        for (number, parts), (layer, wanted) in zip(groupby(packed, itemgetter(0)), layers, strict=True):
+        for (number, parts), (layer, expected) in zip(groupby(packed, itemgetter(0)), layers, strict=True):
             chunks = counted_chunks(parts)
-            unpacked = _Unpacked(layer, chunks, wanted, limits, whole)
+            unpacked = _Unpacked(layer, chunks, expected, limits, whole)
             target.next_layer()
             try:
                 with closing(unpacked):
-                    vouched_for = wanted is not None or isinstance(layer, Blob)
+                    vouched_for = expected is not None or isinstance(layer, Blob)
                     for member, content in read_tar(unpacked.ahead, limits=limits, vouched_for=vouched_for):
                         entries += 1
                         if entries > limits.image_members:
                             raise too_many_entries(limits)
                         on_progress(member)
-                        taken(count)
-                        target.add(member, told(content))
+                        on_read(count)
+                        target.add(member, reported(content))
                         size += member.stored
             except MalformedDocument:
                 if isinstance(layer, Blob):
-                    # Were the packed bytes the right ones? Then whoever made the layer is to blame.
-                    unpacked.close(retry_state=None)
-                    _verdict(chunks)
+                    # Corrupt bytes explain the damage: raises their error if the blob's digest is wrong.
+                    unpacked.close(timeout=None)
+                    _verify_rest(chunks)
                 raise
             whole = unpacked.whole
-            taken(count)
+            on_read(count)
             diff_ids.append(unpacked.diff_id(number))
     target.finish()
     result = Applied(
@@ -291,7 +298,7 @@ def _put(
 
 
 class _DryRun:
-    """What stands for a target where nothing is to be written."""
+    """A target that writes nothing."""
 
     owners = True
     removed = devices_skipped = xattrs_refused = 0
@@ -301,7 +308,12 @@ class _DryRun:
     def finish(self) -> None: ...
 
     def add(self, member: Member, content: Iterator[memoryview]) -> None:
-        """Check names."""
+        """Check the names of an entry.
+
+        Args:
+            member: The entry.
+            content: Ignored.
+        """
         del content
         role, _, name = place(member.path)
         self.removed += role in {Role.WHITEOUT, Role.OPAQUE}
@@ -309,28 +321,32 @@ class _DryRun:
 
 
 class _Unpacked:
-    """The uncompressed bytes of a layer, got ahead, and what they hash to.
+    """The uncompressed bytes of a layer, read ahead, and their digest.
 
     Attributes:
         ahead: The bytes.
-        whole: How many they are, and those of the layers before.
+        whole: Uncompressed bytes of this layer and the layers before it, so far.
     """
 
     def __init__(
-        self, layer: AnyLayer, chunks: Iterator[bytes], wanted: Digest | None, limits: LayerLimits, before: int
+        self, layer: AnyLayer, chunks: Iterator[bytes], expected: Digest | None, limits: LayerLimits, before: int
     ) -> None:
         self.whole = before
-        self._wanted = wanted
+        self._expected = expected
         self._limits = limits
-        self._hasher: hashlib._Hash = (wanted or Digest.of(b"")).hasher()
+        self._hasher: hashlib._Hash = (expected or Digest.of(b"")).hasher()
         media_type = layer.media_type if isinstance(layer, Blob) else ""
         self._unhashed = _Ahead(self._decompress(chunks, media_type), _UNPACKED_AHEAD, weight=len)
         self.ahead = _Ahead(self._hash(), _UNPACKED_AHEAD, weight=len)
 
-    def close(self, *, retry_state: float | None = _PATIENCE) -> None:
-        """Get no more; ``retry_state`` as in `_Ahead.close`."""
-        self._unhashed.close(retry_state=retry_state)
-        self.ahead.close(retry_state=retry_state)
+    def close(self, *, timeout: float | None = _JOIN_TIMEOUT) -> None:
+        """Stop reading.
+
+        Args:
+            timeout: As in `_Ahead.close`.
+        """
+        self._unhashed.close(timeout=timeout)
+        self.ahead.close(timeout=timeout)
 
     def _decompress(self, chunks: Iterator[bytes], media_type: str) -> Iterator[bytes]:
         head, chunks = peek(chunks)
@@ -338,8 +354,8 @@ class _Unpacked:
             self.whole += len(chunk)
             if self.whole > self._limits.output:
                 raise LimitExceeded(
-                    f"layers unpack to more than the limit of {human_size(self._limits.output)} together: pass "
-                    "limits=LayerLimits(output=…) if they are to be trusted",
+                    f"the layers together unpack to more than the limit of {human_size(self._limits.output)}; if you "
+                    "trust them, unpack one after the other with distsdk.apply",
                     limit=self._limits.output,
                 )
             yield chunk
@@ -352,23 +368,26 @@ class _Unpacked:
     def diff_id(self, number: int) -> Digest:
         """Return the digest of all bytes.
 
+        Args:
+            number: Number of the layer, from 0, for the message.
+
         Raises:
-            DigestMismatch: It is not the one that was wanted.
+            DigestMismatch: The digest differs from the expected one.
         """
-        wanted = self._wanted
-        found = Digest(wanted.algorithm if wanted else "sha256", self._hasher.hexdigest())
-        if wanted is not None and found != wanted:
+        expected = self._expected
+        found = Digest(expected.algorithm if expected else "sha256", self._hasher.hexdigest())
+        if expected is not None and found != expected:
             raise DigestMismatch(
-                f"layer {number + 1} unpacks to something else than it should: expected {wanted}, got {found}; what "
-                "was written must not be used",
-                expected=str(wanted),
+                f"diffID of layer {number + 1} is wrong: expected {expected}, got {found}; do not use the files that "
+                "were written",
+                expected=str(expected),
                 got=str(found),
             )
         return found
 
 
 def _packed(layers: list[AnyLayer]) -> Iterator[tuple[int, bytes]]:
-    """Return the packed bytes of layers, each chunk with the number of its layer; each has one, if an empty one."""
+    """Return the compressed chunks of layers, each with the number of its layer. Every layer has at least one chunk."""
     ready = [_unbuffered(layer) if isinstance(layer, io.BufferedReader) else (b"", layer) for layer in layers]
 
     def chunks() -> Iterator[tuple[int, bytes]]:
@@ -381,16 +400,16 @@ def _packed(layers: list[AnyLayer]) -> Iterator[tuple[int, bytes]]:
 
 
 def _unbuffered(file: io.BufferedReader) -> tuple[bytes, AnyLayer]:
-    """Return what a file has buffered, and the file below.
+    """Return the buffered bytes of a file, and the unbuffered file below.
 
-    A thread that waits in a buffered read holds the buffer's lock, without which the interpreter cannot end: so it
-    would with standard input, whose other end may write nothing for hours.
+    A thread that waits in a buffered read holds the lock of the buffer, which the interpreter needs to exit: a read of
+    standard input could block the exit for hours.
     """
     return file.read(len(file.peek(1))), file.raw
 
 
 def _size_of(layer: AnyLayer) -> int | None:
-    """Return how many packed bytes a layer has; None if that is not known before it is read."""
+    """Return the compressed size of a layer in bytes; None if it is not known before the layer is read."""
     if isinstance(layer, Blob):
         return layer.size
     if isinstance(layer, bytes):
@@ -419,11 +438,11 @@ def _chunks(layer: AnyLayer) -> Iterator[bytes]:
             yield chunk
 
 
-def _verdict(chunks: Iterator[bytes]) -> None:
-    """Read the packed bytes of a layer to their end.
+def _verify_rest(chunks: Iterator[bytes]) -> None:
+    """Read the compressed bytes of a layer to their end, where the digest is checked.
 
     Raises:
-        IntegrityError: They are not those that were asked for.
+        IntegrityError: The bytes have another digest or size.
     """
     try:
         deque(chunks, maxlen=0)
@@ -434,15 +453,15 @@ def _verdict(chunks: Iterator[bytes]) -> None:
 
 
 class _Ahead(Generic[T]):
-    """What an iterator gives, got by a thread ahead of who takes it."""
+    """The items of an iterator, read ahead by a thread."""
 
     def __init__(self, items: Iterator[T], room: int, *, weight: Callable[[T], int]) -> None:
-        """Start to get.
+        """Start the thread.
 
         Args:
-            items: What to get, all of it in the thread.
-            room: How much may wait to be taken; one more item is got when there is less.
-            weight: How much of it an item is.
+            items: The iterator, used by the thread alone.
+            room: Total weight of waiting items; the next item is read while the total is below.
+            weight: Returns the weight of an item.
         """
         self._items = items
         self._room = room
@@ -452,7 +471,7 @@ class _Ahead(Generic[T]):
         self._ended = self._closed = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
-        # Ended by force with the interpreter if it waits for bytes then.
+        # A daemon, so that a blocked read does not keep the interpreter from exiting.
         self._thread = threading.Thread(target=self._get, name="distsdk-ahead", daemon=True)
         self._thread.start()
 
@@ -478,17 +497,17 @@ class _Ahead(Generic[T]):
             raise self._failure
         raise StopIteration
 
-    def close(self, *, retry_state: float | None = _PATIENCE) -> None:
-        """Get no more, and forget what waits.
+    def close(self, *, timeout: float | None = _JOIN_TIMEOUT) -> None:
+        """Stop reading, and drop the waiting items.
 
         Args:
-            retry_state: Seconds to wait for the thread to end; None for as long as it takes.
+            timeout: Seconds to wait for the thread to end; None for no limit.
         """
         with self._changed:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
-        self._thread.join(retry_state)
+        self._thread.join(timeout)
 
     def _get(self) -> None:
         failure: BaseException | None = None
@@ -502,7 +521,7 @@ class _Ahead(Generic[T]):
                     self._waiting.append(item)
                     self._weighs += self._weight(item)
                     self._changed.notify_all()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the items are taken
+        except BaseException as error:  # noqa: BLE001 - raised in `__next__`
             failure = error
         finally:
             close = getattr(self._items, "close", None)

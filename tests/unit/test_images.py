@@ -153,7 +153,7 @@ def test_manifest_and_config_are_all_that_is_fetched(registry: Registry, look: C
 def test_an_artifact_is_refused_by_name(registry: Registry, cache: Cache) -> None:
     """What has no image config is none; the message says what it is, and what to do."""
     registry.add_artifact("x", "sbom", artifact_type="application/spdx+json", files={"a": b"{}"})
-    with pytest.raises(MediaTypeMismatch, match=r"no image, but an artifact of type application/spdx\+json: fetch"):
+    with pytest.raises(MediaTypeMismatch, match=r"not an image but an artifact of type application/spdx\+json; fetch"):
         distsdk.image(f"{registry.locator('x')}:sbom", cache=cache)
 
 
@@ -166,7 +166,7 @@ def test_what_is_not_there_is_not_found(look: Callable[..., Image]) -> None:
 def test_layers_and_config_have_to_agree(registry: Registry, look: Callable[..., Image]) -> None:
     """A config that names more layers than the manifest has, or fewer, is refused before anything is read."""
     registry.add_image("x", "odd", layers=[LOWER], config={"rootfs": {"type": "layers", "diff_ids": []}})
-    with pytest.raises(MalformedDocument, match=r":odd has 1 layer, its config 0"):
+    with pytest.raises(MalformedDocument, match=r"config of .*:odd is invalid: expected 1 diffID, .* got 0"):
         look("odd")
 
 
@@ -283,7 +283,7 @@ def test_a_strict_image_hands_out_nothing_unverified(registry: Registry, look: C
     image = look("estargz", cache=None)
     image.ls()
     image._strict = True
-    with pytest.raises(Unsafe, match="nothing vouches for the bytes"):
+    with pytest.raises(Unsafe, match="cannot be verified"):
         image.open("/usr/os")
 
 
@@ -349,7 +349,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(registry: Registr
     image = look("1")
     image.ls()
     registry.reset()
-    with pytest.raises(LimitExceeded, match=r"'/bin/tool' is larger than the limit of 199999 bytes: open\(\) it"):
+    with pytest.raises(LimitExceeded, match=r"'/bin/tool' is larger than the limit of 199999 bytes; open\(\) it"):
         image.read_bytes("/bin/tool", limit=len(NOISE) - 1)
     assert [] == registry.requests
     assert NOISE == image.read_bytes("/bin/tool", limit=len(NOISE))

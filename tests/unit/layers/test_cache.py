@@ -237,7 +237,7 @@ def test_one_at_a_time_for_a_layer(tmp_path: Path) -> None:
 
 def test_nobody_waits_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has the lock may have been stopped: then the work is done twice."""
-    monkeypatch.setattr(cache, "PATIENCE", 0)
+    monkeypatch.setattr(cache, "LOCK_TIMEOUT", 0)
     kept = Cache(tmp_path)
     with kept.alone(A), kept.alone(A):
         put(kept, A, b"twice")

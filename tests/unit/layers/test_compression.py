@@ -82,7 +82,7 @@ def test_media_type_and_bytes_have_to_agree(media_type: str) -> None:
         if how is said:
             assert how is compression_of(media_type, head)
         else:
-            with pytest.raises(MalformedDocument, match=f"is {how.value} by its first bytes"):
+            with pytest.raises(MalformedDocument, match=f"got {how.value}; the image must be built again"):
                 compression_of(media_type, head)
 
 
@@ -167,7 +167,7 @@ def test_skippable_frames_are_skipped() -> None:
     packed = skippable(b"x") + pack(b"a", ZSTD) + skippable(b"") + pack(b"b", ZSTD) + skippable(bytes(70_000))
     assert b"ab" == unpack(packed, ZSTD)
     assert b"ab" == unpack(packed, ZSTD, *range(60))
-    with pytest.raises(MalformedDocument, match="it was cut"):
+    with pytest.raises(MalformedDocument, match="is truncated after"):
         unpack(packed[:-1], ZSTD)
 
 
@@ -276,7 +276,7 @@ def test_every_cut_is_an_error(how: Compression) -> None:
         if end == len(first):
             assert TEXT[:200] == unpack(packed[:end], how)
             continue
-        with pytest.raises(MalformedDocument, match="it was cut"):
+        with pytest.raises(MalformedDocument, match="is truncated after"):
             unpack(packed[:end], how)
 
 
@@ -368,7 +368,9 @@ def test_a_window_has_a_limit() -> None:
     assert MIB == len(unpack(long_window(27), ZSTD))
     packed = long_window(28)
     for cuts in ((), range(10)):
-        with pytest.raises(LimitExceeded, match=r"needs 256\.0 MiB .* limit is 128\.0 MiB.*window=") as caught:
+        with pytest.raises(
+            LimitExceeded, match=r"needs a window of 256\.0 MiB, .* limit is 128\.0 MiB.*window="
+        ) as caught:
             unpack(packed, ZSTD, *cuts)
         assert 128 * MIB == caught.value.limit
     assert MIB == len(unpack(packed, ZSTD, limits=LayerLimits(window=256 * MIB)))

@@ -276,7 +276,7 @@ def test_a_wrong_byte_in_a_span_is_refused_before_it_is_unpacked(kind: str) -> N
     for number, span in enumerate(found.spans):
         part = source[span.packed_start : span.packed_end]
         for at in {0, 1, len(part) // 3, len(part) - 2, len(part) - 1} & set(range(len(part))):
-            with pytest.raises(DigestMismatch, match="nothing of them was handed out"):
+            with pytest.raises(DigestMismatch, match="none of them were returned"):
                 found.unpack(number, part[:at] + bytes([part[at] ^ 1]) + part[at + 1 :])
         for wrong in (part[:-1], part + b"x", b""):
             with pytest.raises(DigestMismatch):
@@ -390,13 +390,13 @@ def test_an_index_is_small() -> None:
 
 
 def test_a_wrong_bit_anywhere_in_an_index_is_found() -> None:
-    """It is made anew then."""
+    """It is build it again then."""
     data = INDEX.to_bytes()
     for at in range(len(data)):
-        with pytest.raises(MalformedDocument, match="made anew"):
+        with pytest.raises(MalformedDocument, match="build it again"):
             SeekIndex.from_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :], INDEX.digest)
     for cut in range(len(data)):
-        with pytest.raises(MalformedDocument, match="made anew"):
+        with pytest.raises(MalformedDocument, match="build it again"):
             SeekIndex.from_bytes(data[:cut], INDEX.digest)
 
 

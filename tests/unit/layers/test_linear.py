@@ -253,7 +253,7 @@ def test_entries_of_an_image_have_a_limit(
     packed = layer(*(entry(f"a/{n}") for n in range(10)), entry("b/.wh.c"))
     limits = LayerLimits(members=11, image_members=33)
     assert 30 == unpack([packed] * 3, tmp_path / "three", dry_run=dry_run, limits=limits).entries
-    with pytest.raises(LimitExceeded, match="more entries together") as caught:
+    with pytest.raises(LimitExceeded, match=r"more than [\d,]+ entries together") as caught:
         unpack([packed] * 4, tmp_path / "four", dry_run=dry_run, limits=limits)
     assert 33 == caught.value.limit
 
@@ -267,7 +267,7 @@ def test_entries_of_the_merged_tree_have_a_limit(
     assert 10 == len(merged(packed, packed, packed, limits=limits).ls("/a"))
     assert 0 == merged(*[packed] * 9, limits=limits).stat("/a/1").layer - 8  # one layer decides
     for look in ("ls", "stat"):
-        with pytest.raises(LimitExceeded, match="more entries together") as caught:
+        with pytest.raises(LimitExceeded, match=r"more than [\d,]+ entries together") as caught:
             getattr(merged(*[packed] * 4, limits=limits), look)("/a/b" if look == "stat" else "/a")
         assert 30 == caught.value.limit
 
@@ -278,5 +278,5 @@ def test_implied_directories_have_a_limit(
     """An entry with a long name does not make more directories in memory than there may be entries."""
     packed = layer(entry("/".join("d" * 200)))
     merged(packed, limits=LayerLimits(image_members=199)).ls()
-    with pytest.raises(LimitExceeded, match="the directories these imply"):
+    with pytest.raises(LimitExceeded, match="the directories that they imply"):
         merged(packed, limits=LayerLimits(image_members=198)).ls()

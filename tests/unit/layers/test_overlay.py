@@ -325,7 +325,7 @@ def test_opening() -> None:
     assert b"a strict" == overlay.open("/a", strict=True).read()
     assert ([], 5) == (found[1].opened, len(found[0].opened))
     for path in ("/d", "/"):
-        with pytest.raises(NotFound, match="folder"):
+        with pytest.raises(NotFound, match="directory"):
             overlay.open(path)
 
 

@@ -428,7 +428,7 @@ def test_a_table_of_another_size_than_announced_is_refused() -> None:
     key = "io.containers.zstd-chunked.manifest-position"
     start, packed, size, kind = layer.annotations[key].split(":")
     layer.annotations = {**layer.annotations, key: f"{start}:{packed}:{int(size) + 1}:{kind}"}
-    with pytest.raises(MalformedDocument, match="announced"):
+    with pytest.raises(MalformedDocument, match="expected"):
         layer.toc()
 
 
@@ -477,9 +477,9 @@ def test_chunks_that_are_no_chunks() -> None:
     assert data == unpack_chunk(chunk, gzip.compress(data + b"more"), "gzip")
     assert data == unpack_chunk(chunk, gzip.compress(data[:4]) + gzip.compress(data[4:]), "gzip")
     assert data == unpack_chunk(chunk, frame(b"skip") + zstd.compress(data), "zstd")
-    with pytest.raises(IntegrityError, match="has 9 bytes"):
+    with pytest.raises(IntegrityError, match="got 9 bytes"):
         unpack_chunk(chunk, gzip.compress(data[:9]), "gzip")
-    with pytest.raises(IntegrityError, match="has 9 bytes"):
+    with pytest.raises(IntegrityError, match="got 9 bytes"):
         unpack_chunk(chunk, zstd.compress(data[:9]), "zstd")
     for packed in (b"", b"x" * 35, gzip.compress(data)[:15], zlib.compress(data)):
         with pytest.raises(IntegrityError):

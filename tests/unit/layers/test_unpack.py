@@ -104,7 +104,7 @@ def test_unpack_reports_empty_files(entry: Callable[..., Info], layer: Callable[
     """A layer of files without content advances before its end is read."""
     packed = layer(*(entry(f"{n}") for n in range(100_000)))
     seen: list[int] = []
-    unpack([packed], target, dry_run=True, taken=seen.append)
+    unpack([packed], target, dry_run=True, on_read=seen.append)
     assert len(set(seen)) > 5
 
 
@@ -528,7 +528,7 @@ def test_any_layers(
     expected = expected_tree(layers)
     target = tmp_path_factory.mktemp("any") / "target"
     if expected is None:
-        with pytest.raises(MalformedDocument, match="no folder"):
+        with pytest.raises(MalformedDocument, match="not a directory"):
             unpack(data, target)
     else:
         unpack(data, target)
@@ -614,7 +614,7 @@ def test_what_ends_early_is_marked(
     with pytest.raises(error):
         work()
     assert {MARKER, "old", "old/x"} <= names(target)
-    with pytest.raises(Unsafe, match=r"not whole.*new directory"):
+    with pytest.raises(Unsafe, match=r"is incomplete.*new directory"):
         apply(target, layer(entry("c")))
     unpack([layer(entry("new"))], target)
     assert {"new"} == names(target)
@@ -677,7 +677,7 @@ def test_two_at_once(entry: Callable[..., Info], layer: Callable[..., bytes], ta
     refused = []
 
     def again(_: object) -> None:
-        with pytest.raises(Unsafe, match="something else is unpacking") as caught:
+        with pytest.raises(Unsafe, match="another process is unpacking") as caught:
             unpack([layer(entry("b"))], target)
         refused.append(caught)
 
@@ -735,7 +735,7 @@ def test_media_type_and_bytes_have_to_agree(
         Blob.from_bytes(data, media_type=OCI_LAYER_GZIP),
         Blob.from_bytes(gzip.compress(data), media_type=OCI_LAYER),
     ):
-        with pytest.raises(MalformedDocument, match="first bytes"):
+        with pytest.raises(MalformedDocument, match="compression of a layer is invalid"):
             apply(target, wrong)
 
 
@@ -749,7 +749,7 @@ def test_diff_ids_are_checked(entry: Callable[..., Info], layer: Callable[..., b
         unpack(data, tmp_path / "x", diff_ids=[digest(data[0]), digest(data[0])])
     assert (str(digest(data[0])), str(digest(data[1]))) == (caught.value.expected, caught.value.got)
     for count in (1, 3):
-        with pytest.raises(MalformedDocument, match=f"2 layers.*{count} diffID"):
+        with pytest.raises(MalformedDocument, match=f"expected 2 diffIDs.*got {count}"):
             unpack(data, tmp_path / "y", diff_ids=[digest(data[0])] * count)
     assert () == unpack([], tmp_path / "z", diff_ids=[]).diff_ids
 
@@ -764,7 +764,7 @@ def test_only_what_is_vouched_for_may_lack_its_end(
     unpack([data], tmp_path / "unpack", diff_ids=[digest(data)])
     for name in ("blob", "packed", "unpack"):
         assert {"a", "b"} == names(tmp_path / name)
-    with pytest.raises(MalformedDocument, match="only a digest can tell"):
+    with pytest.raises(MalformedDocument, match="it may be truncated"):
         apply(tmp_path / "stream", io.BytesIO(data))
     assert {"a", "b", MARKER} == names(tmp_path / "stream")
     # Cut where a member ends, and therefore not told by anything but the digest.
