@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from distsdk._progress import progress_bar
@@ -596,8 +596,11 @@ class Image(Displayed):
 
     def __reduce__(self) -> tuple[object, ...]:
         # The indexes of layers are not pickled: the cache has them.
-        make = partial(Image, cache=self._cache, strict=self._strict, progress=self._progress is True)
-        return make, (self.reference, self.manifest, self.config, self._source)
+        progress = self._progress is True
+        return _image_again, (
+            *(self.reference, self.manifest, self.config, self._source),
+            *(self._cache, self._strict, progress),
+        )
 
     def __dask_tokenize__(self) -> object:
         return "distsdk.Image", str(self.digest)
@@ -614,3 +617,15 @@ class Image(Displayed):
 
         layers = tuple((layer.descriptor, layer.history) for layer in self.layers)
         return image(str(self.reference), self.digest, self.config, layers, self.download_size)
+
+
+def _image_again(  # noqa: PLR0917 - pickles of 0.1 have this name and these arguments
+    reference: Reference,
+    manifest: Manifest,
+    config: ImageConfig,
+    source: ContentSource,
+    cache: Cache,
+    strict: bool,
+    progress: bool,
+) -> Image:
+    return Image(reference, manifest, config, source, cache=cache, strict=strict, progress=progress)

@@ -8,7 +8,6 @@ import weakref
 from bisect import bisect_right
 from collections import OrderedDict
 from contextlib import ExitStack, nullcontext, suppress
-from functools import partial
 from itertools import accumulate
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Literal, Protocol, TypeVar
@@ -244,8 +243,8 @@ class LayerFiles:
 
     def __reduce__(self) -> tuple[object, ...]:
         # The index is not pickled: the cache has it.
-        make = partial(LayerFiles, diff_id=self._diff_id, cache=self._cache, limits=self._limits, strict=self._strict)
-        return make, (self.blob, self.descriptor)
+        arguments = (self.blob, self.descriptor, self._diff_id, self._cache, self._limits, self._strict)
+        return _files_again, arguments
 
     def __repr__(self) -> str:
         state = self.source if self._located else "not read"
@@ -403,6 +402,17 @@ class LayerFiles:
             if not self.blob.distrust():
                 raise
         return read()
+
+
+def _files_again(  # noqa: PLR0917 - pickles of 0.1 have this name and these arguments
+    blob: Blob,
+    descriptor: Descriptor,
+    diff_id: Digest | None,
+    cache: Cache | None,
+    limits: LayerLimits,
+    strict: bool,
+) -> LayerFiles:
+    return LayerFiles(blob, descriptor, diff_id=diff_id, cache=cache, limits=limits, strict=strict)
 
 
 class _KeptPieces:

@@ -137,7 +137,7 @@ class _TarReader:
             block = self._take(BLOCK)
             if block == _ZEROS:
                 if own or names:
-                    self._refuse("the archive ends after extended headers")
+                    self._refuse("the end of the archive follows extended headers")
                 self._end()
                 return
             flag = block[156:157]

@@ -265,11 +265,11 @@ def test_where_paths_lead(path: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("path", "error", "match"),
     [
-        ("/x", NotFound, "'/x' is not there$"),
+        ("/x", NotFound, "'/x' not found$"),
         ("/gone", NotFound, "lead to '/nowhere'"),
         ("/gone/..", NotFound, "nowhere"),
-        ("/d/e/a/b", NotFound, "'/d/e/a' is no folder"),
-        ("/d/e/a/..", NotFound, "'/d/e/a' is no folder"),
+        ("/d/e/a/b", NotFound, "'/d/e/a' is not a directory"),
+        ("/d/e/a/..", NotFound, "'/d/e/a' is not a directory"),
         ("/loop", LimitExceeded, "40 symbolic links"),
         ("/loop/a", LimitExceeded, "40 symbolic links"),
         ("/\x1b[2J", NotFound, r"\\x1b"),
