@@ -945,7 +945,7 @@ def test_what_is_got_ahead_has_an_end() -> None:
     assert 4 == len(got)
     assert b"12345" == next(ahead)
     assert full.acquire(timeout=30)
-    ahead.close(retry_state=None)
+    ahead.close(timeout=None)
     assert closed.is_set()
     assert [] == list(ahead)
 
