@@ -1,4 +1,4 @@
-"""Which file each blob of a store was when its bytes were verified."""
+"""Records of the files whose bytes a store has verified."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from distsdk.spec.digest import Digest
 
-#: Bytes of a record: three integers of at most 20 digits, and what is between them.
+#: Bytes of a record: three integers of at most 20 digits, and their separators.
 _MAX_RECORD = 64
 
-#: A link is not followed, and a pipe not waited for.
+#: Do not follow links, and do not block on pipes.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 
 
@@ -25,8 +25,8 @@ _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NON
 class Commits:
     """Records of verified files: size, modification time and inode, a small file for each blob.
 
-    A record is a cache: without it, or with another file in the blob's place, the bytes are hashed again. For that
-    reason a record is not synchronised, and one that cannot be written is no error.
+    A record is a cache: if it is missing, or the file was replaced, the bytes are hashed again. Records are therefore
+    not synced, and a failure to write one is ignored.
 
     Attributes:
         folder: The directory of the records; the store makes it.
@@ -35,13 +35,13 @@ class Commits:
     folder: Path
 
     def record(self, digest: Digest, found: os.stat_result) -> None:
-        """Remember the file whose bytes have a digest.
+        """Record a file whose bytes have a digest.
 
         Args:
             digest: The digest of the bytes.
-            found: The file's status from before they were hashed, or since nobody could write to it.
+            found: The file's status, taken before hashing or after the file became read-only.
         """
-        with contextlib.suppress(OSError):  # a read-only or full disk, or a layout that no store has written to
+        with contextlib.suppress(OSError):  # a read-only or full disk, or a layout without records
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS
             descriptor = os.open(self._path(digest), flags, 0o666)
             try:
@@ -50,7 +50,12 @@ class Commits:
                 os.close(descriptor)
 
     def holds(self, digest: Digest, found: os.stat_result) -> bool:
-        """Whether a file is the one whose bytes were verified."""
+        """Return whether a file is the one whose bytes were verified.
+
+        Args:
+            digest: The digest of the blob.
+            found: The file's status now.
+        """
         try:
             descriptor = os.open(self._path(digest), os.O_RDONLY | _FLAGS)
         except OSError:
@@ -63,7 +68,11 @@ class Commits:
             os.close(descriptor)
 
     def forget(self, digest: Digest) -> None:
-        """Remove the record of a blob that is removed."""
+        """Remove the record of a blob.
+
+        Args:
+            digest: The digest of the blob.
+        """
         with contextlib.suppress(OSError):
             self._path(digest).unlink()
 

@@ -1,4 +1,4 @@
-"""What a store tells of its content: values, without I/O."""
+"""Values that a store returns about its content. They do no I/O."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Info(Displayed):
     """A blob that a store has.
 
     Attributes:
-        digest: What its bytes hashed to when it was committed.
-        size: In bytes.
-        committed: When, in UTC.
+        digest: The digest of its bytes, verified at commit.
+        size: Its size in bytes.
+        committed: The time of the commit, in UTC.
     """
 
     digest: Digest
@@ -32,10 +32,10 @@ class Info(Displayed):
 
 @frozen
 class Ingested(Info):
-    """A blob that was to be ingested, and is there now.
+    """The result of an ingest: a blob that the store has now.
 
     Attributes:
-        existed: It was there before, or somebody else brought it meanwhile: nothing new was kept.
+        existed: Whether the store had the blob before, or another writer committed it first.
     """
 
     existed: bool
@@ -43,16 +43,16 @@ class Ingested(Info):
 
 @frozen
 class Active(Displayed):
-    """An ingest that has begun and is not committed; whoever began it may be gone.
+    """An ingest that is not committed. Its writer may have ended.
 
     Attributes:
-        key: What it was begun under; the name of its file where that can no longer be read.
-        digest: What the bytes are expected to hash to; None where nobody said.
-        offset: Bytes that are here.
-        total: Bytes there will be; None where nobody said.
-        started: When its last writer began, in UTC.
-        updated: When bytes came last, in UTC.
-        pid: The process of its last writer, on the machine it ran on.
+        key: The key passed to `Store.ingest`; the name of its file if the key cannot be read.
+        digest: The expected digest; None if unknown.
+        offset: Bytes received so far.
+        total: The expected size in bytes; None if unknown.
+        started: The time at which its last writer began, in UTC.
+        updated: The time at which bytes last arrived, in UTC.
+        pid: The process ID of its last writer, on that writer's machine; 0 if unknown.
     """
 
     key: str
@@ -66,11 +66,11 @@ class Active(Displayed):
 
 @frozen(repr=False)
 class Collected(Displayed):
-    """What `Store.gc` removed, or would remove.
+    """The content that `Store.gc` removed, or would remove.
 
     Attributes:
-        blobs: That no image leads to.
-        ingests: That nobody went on with for a day.
+        blobs: Blobs that no image references.
+        ingests: Unfinished ingests that received nothing for a day.
     """
 
     blobs: tuple[Info, ...]
@@ -78,7 +78,7 @@ class Collected(Displayed):
 
     @property
     def size(self) -> int:
-        """Bytes of all of them."""
+        """The total size in bytes."""
         return sum(blob.size for blob in self.blobs) + sum(ingest.offset for ingest in self.ingests)
 
     def __repr__(self) -> str:
@@ -88,13 +88,13 @@ class Collected(Displayed):
 
 @frozen(repr=False)
 class Verified(Displayed):
-    """What `Store.verify` found.
+    """The result of `Store.verify`.
 
     Attributes:
-        count: Blobs that were read.
-        size: Their bytes.
-        damaged: Blobs that were not what their names say. They are out of the way now.
-        healed: Those of them that were fetched anew.
+        count: The number of hashed blobs.
+        size: Their total size in bytes.
+        damaged: Blobs whose bytes do not match their digests, now in quarantine.
+        healed: Damaged blobs that were fetched again.
     """
 
     count: int

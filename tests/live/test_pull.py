@@ -301,8 +301,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_pulls(store: Store, home: Path) -> None:
-    """Its first lines, as they stand: the plan, the pull, the images; then skopeo and umoci; then Python."""
-    first, *_ = blocks("sh")
+    """The page's plan, pull, images and repair run, then skopeo and umoci, then Python."""
+    first, repair, *_ = blocks("sh")
     said = shell(first).decode()
     digest = document("7")["manifests"][0]["digest"]
     assert f"\n{digest}\nNAME " in said
@@ -311,18 +311,19 @@ def test_the_page_pulls(store: Store, home: Path) -> None:
     shell(tools.replace("STORE", str(store.root)))
     assert (home / "bundle/rootfs/usr/bin/redis-server").exists()
     assert (home / "redis.tar").stat().st_size > 5_000_000
+    assert [digest] == re.findall(r"^sha256:[0-9a-f]{64}$", shell(repair).decode(), re.MULTILINE)
     script, events = blocks("python")
     (home / "script.py").write_text(f"{script}\n{events}")
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, check=True, text=True)
     assert ("", digest in {str(d.digest) for d in Store(home / "images").images().values()}) == (done.stderr, True)
     first_line, second_line = done.stdout.splitlines()
     assert re.fullmatch(r"9 5\d{6}", first_line)
-    assert "0 bytes to come" == second_line
+    assert "0 bytes to fetch" == second_line
 
 
 def test_the_page_goes_piece_by_piece(store: Store, home: Path) -> None:
     """The original's demonstration as it stands: fetch, jq, xargs, ingest; watched in the middle; path, ls and rm."""
-    _, ingest, watch, afterwards = blocks("sh")
+    _, _, ingest, watch, afterwards = blocks("sh")
     layers = document(document("7")["manifests"][0]["digest"])["layers"]
     assert "distsdk content active\n" == watch
     with Registry() as mirror:
