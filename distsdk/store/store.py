@@ -70,60 +70,60 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Bytes of a manifest or index that is looked into for what it leads to.
+#: Bytes of the largest manifest or index that is searched for descriptors.
 MAX_DOCUMENT_SIZE = MAX_DOCUMENT
 
-#: What leads to nothing, whatever its bytes are.
+#: Media types without references to other content.
 _LEAVES = LAYERS | CONFIGS
 
-#: Seconds after which `Store.gc` removes an ingest that nobody goes on with.
+#: Seconds without new bytes after which `Store.gc` removes an ingest.
 STALE = 24 * 60 * 60.0
 
 #: Characters of a key, and of a name.
 _MAX_KEY = 4096
 _MAX_NAME = 1024
 
-#: Seconds between two looks at a lock that another process holds, at last.
+#: The longest pause, in seconds, between two attempts to take a lock that another process holds.
 _LONGEST_POLL = 0.1
 
 #: An ingest makes progress if so many bytes come in so many seconds: the least speed of blobs, 1 KiB/s over a minute.
 #: With less its process may be stopped, or its source; those that wait for the same digest then fetch it themselves.
 _LEAST_PROGRESS, _STALLED = 60 * 1024, 60.0
 
-#: No link is followed, no child inherits a file, and nobody waits for the other end of a pipe that was planted.
+#: Do not follow links, do not let child processes inherit files, and do not block on pipes.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 
-#: What the system says where bytes have no room: of a disk, a quota, a file.
+#: Errors of a full disk, an exceeded quota and an exceeded file size.
 _NO_ROOM = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
-#: What the system says then: of a link, and of a socket (Linux, macOS).
+#: Errors of opening a link, and a socket (Linux, macOS).
 _NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP})
 
 
 class Readable(Protocol):
-    """A binary file, as far as it has to be one."""
+    """A binary file object: the one method that `Store.ingest` needs."""
 
     def read(self, size: int, /) -> bytes | None:
-        """Return at most ``size`` bytes, none at the end; None is an error: bytes are waited for."""
+        """Return at most ``size`` bytes, and ``b""`` at the end. None, from a non-blocking file, is refused."""
         ...
 
 
 class Store(Displayed):
-    """Content in a folder that is an OCI image layout: processes share it, and other tools read it as it stands.
+    """Content in a directory that is an OCI image layout, shared between processes and with other tools.
 
-    Blobs are there whole and verified, or not at all. What is still coming in is kept apart, one writer for each key,
-    and goes on where it was when its writer is gone. Nothing is read or made when a store is made.
+    Blobs are complete and verified. Unfinished ingests are kept apart, with one writer for each key, and resume at
+    their offset after their writer has ended. Creating a `Store` does no I/O.
 
     Attributes:
-        root: The folder.
+        root: The directory.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Name the folder.
+        """Set the directory, without I/O.
 
         Args:
-            path: A layout, an empty folder, or one that is not there yet; ``~`` is the user's home. By default what
-                ``DISTSDK_STORE`` names, else ``distsdk`` in the place where this system keeps a user's data.
+            path: A layout, an empty directory, or a path to create; ``~`` is the user's home. The default is
+                ``DISTSDK_STORE``, or ``distsdk`` in the system's directory for user data.
         """
         path = path or os.environ.get("DISTSDK_STORE")
         if path is None or path == "":
@@ -152,32 +152,32 @@ class Store(Displayed):
         connections: int | None = None,
         on_progress: Callable[[int], object] = lambda _: None,
     ) -> Ingested:
-        """Take bytes in: when this returns they are verified, on disk, and there for everybody.
+        """Store bytes. When this returns they are verified, synced to disk, and visible to all processes.
 
-        One ingest of a digest goes on at a time, in all processes; of a key, where no digest is expected. The others
-        wait for it, and have nothing to do when the bytes are there that they expect; a wait of more than 2 s is logged
-        as a warning. If less than 60 KiB come in a minute, the process may be stopped: one of the others then ingests
-        the digest itself. A `Blob`, and a file that can seek and has an expected digest, go on where the last ingest of
-        that digest ended, once what is there was hashed; any other stream starts over.
+        One writer at a time ingests a digest, across all processes, or a key if no digest is expected. The others wait,
+        and return once the expected blob is stored; a wait of more than 2 s is logged. If a writer receives
+        less than 60 KiB in a minute, one of the others ingests the digest itself. A `Blob`, and a seekable file with an
+        expected digest, resume at the offset of the last ingest of that digest, after its bytes are hashed again; any
+        other stream starts over.
 
         Args:
             stream: A blob, a binary file, or the bytes in parts.
-            key: What the ingest is known by until it is done; by default the expected digest.
-            expected_digest: What the bytes must hash to; by default that of the blob. Where nobody expects one, their
-                SHA-256 is taken.
+            key: The name of the ingest until it is committed; by default the expected digest.
+            expected_digest: The digest that the bytes must have; by default that of the blob. Without one, the SHA-256
+                of the bytes is computed.
             expected_size: In bytes.
             connections: For a blob, as `Blob.stream`.
-            on_progress: Called repeatedly with the bytes stored so far, also while another process brings them. An
+            on_progress: Called repeatedly with the bytes stored so far, also while another process stores them. An
                 exception that it raises ends the ingest.
 
         Returns:
-            Digest and size, and whether it was there before.
+            The digest and size, and whether the store had the blob before.
 
         Raises:
-            DigestMismatch, SizeMismatch: The bytes are others than expected. They are not kept.
-            ValueError: There is neither a key nor a digest.
-            OSError: The folder cannot be written, or is full; or another process holds its locks, and does not move.
-                What came is kept, to go on from.
+            DigestMismatch, SizeMismatch: The bytes differ from the expected ones. They are not kept.
+            ValueError: Neither a key nor a digest was given.
+            OSError: The directory cannot be written, the disk is full, or another process does not release a lock.
+                The received bytes are kept, and the next ingest resumes after them.
             DistError: As `Blob.stream`.
         """
         if isinstance(stream, Blob) and expected_digest is None:
@@ -209,10 +209,13 @@ class Store(Displayed):
             return self._commit(part, got)
 
     def info(self, digest: str | Digest) -> Info:
-        """Tell what is known of a blob without reading it.
+        """Return digest, size and commit time of a blob without reading it.
+
+        Args:
+            digest: The digest of the blob.
 
         Raises:
-            NotFound: It is not here.
+            NotFound: The store lacks the blob.
         """
         digest = _digest(digest)
         info = self._info(digest)
@@ -221,13 +224,17 @@ class Store(Displayed):
         return info
 
     def blob(self, digest: str | Digest, *, media_type: str | None = None) -> Blob:
-        """Return a blob that is here, to be read like one of a remote: a whole read is verified.
+        """Return a stored blob, read like a blob of a remote: a whole read is verified.
 
-        A read that finds the blob damaged moves it to ``quarantine/``, and its error says so: from then on the blob is
-        not here, and a pull of its image brings it again.
+        A read that finds damage moves the blob to ``quarantine/``, and its error says so. The store then lacks the blob
+        until the next pull of its image.
+
+        Args:
+            digest: The digest of the blob.
+            media_type: Its media type, if known.
 
         Raises:
-            NotFound: It is not here.
+            NotFound: The store lacks the blob.
         """
         info = self.info(digest)
         source = _Stored(self._path(info.digest), self, info.digest)
@@ -237,12 +244,12 @@ class Store(Displayed):
         """Open a blob as a file that can seek.
 
         Args:
-            digest: Which.
-            verify: Hash all of it now; otherwise it is hashed as far as it is read from front to back.
+            digest: The digest of the blob.
+            verify: Hash the whole blob now. Otherwise it is hashed while it is read from front to back.
 
         Raises:
-            NotFound: It is not here.
-            DigestMismatch: It is damaged, and ``verify`` was asked for. It is in ``quarantine/`` now.
+            NotFound: The store lacks the blob.
+            DigestMismatch: ``verify`` found the blob damaged. The blob is now in ``quarantine/``.
         """
         blob = self.blob(digest)
         reader = blob.open()
@@ -253,18 +260,21 @@ class Store(Displayed):
         return reader
 
     def path(self, digest: str | Digest) -> Path:
-        """Return the file that holds a blob. It is read-only, and not to be changed.
+        """Return the path of the file that holds a blob. The file is read-only; do not change it.
+
+        Args:
+            digest: The digest of the blob.
 
         Raises:
-            NotFound: It is not here.
+            NotFound: The store lacks the blob.
         """
         return self._path(self.info(digest).digest)
 
     def blobs(self) -> Iterator[Info]:
-        """Yield every blob, in no order, as the folder is read. What only has the name of one is passed over.
+        """Yield every blob in arbitrary order. Links and directories in place of a blob are skipped.
 
         Raises:
-            InvalidConfig: The folder holds something else than a store.
+            InvalidConfig: The directory is not a store and not empty.
         """
         self._check()
         for digest in self._digests():
@@ -276,10 +286,13 @@ class Store(Displayed):
                 yield info
 
     def delete(self, digest: str | Digest) -> None:
-        """Remove a blob, whether or not an image leads to it; a link in its place is removed, and not followed.
+        """Remove a blob, even if an image references it. A link in its place is removed, not followed.
+
+        Args:
+            digest: The digest of the blob.
 
         Raises:
-            NotFound: It is not here.
+            NotFound: The store lacks the blob.
         """
         digest = _digest(digest)
         try:
@@ -289,19 +302,19 @@ class Store(Displayed):
         self._commits.forget(digest)
 
     def active(self) -> list[Active]:
-        """Return the ingests that have begun and are not done, the oldest first; their writers may be gone.
+        """Return the unfinished ingests, oldest first. Their writers may have ended.
 
         Raises:
-            InvalidConfig: The folder holds something else than a store.
+            InvalidConfig: The directory is not a store and not empty.
         """
         self._check()
         found = [active for part in self._parts(".data") if (active := part.read()) is not None]
         return Rows(sorted(found, key=lambda active: active.started))
 
     def watch(self) -> Watch:
-        """Return what shows in a notebook which ingests are active, twice a second until it is stopped.
+        """Return a notebook display of the active ingests, updated twice a second until it is stopped.
 
-        Elsewhere it shows them as they are when it is shown.
+        Outside a notebook, the display shows the ingests once.
         """
         from distsdk.display.widgets import Watch
 
@@ -310,13 +323,13 @@ class Store(Displayed):
     # Images
 
     def images(self) -> dict[str, Descriptor]:
-        """Return what each name stands for, in the order in which ``index.json`` has them.
+        """Return the descriptor of each name, in the order of ``index.json``.
 
-        What other tools wrote there without a name is left out. Of a name that is there twice, the last counts.
+        Entries without a name are left out. If a name occurs twice, the last entry counts.
 
         Raises:
-            InvalidConfig: The folder holds something else than a store.
-            MalformedDocument: ``index.json`` cannot be read as what it should be.
+            InvalidConfig: The directory is not a store and not empty.
+            MalformedDocument: ``index.json`` is not a valid index.
         """
         return NamedRows(
             (entry.annotations[REF_NAME], entry)
@@ -325,19 +338,19 @@ class Store(Displayed):
         )
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
-        """Let a name stand for a manifest or index; what it stood for before loses it.
+        """Name a manifest or index; a previous image of that name loses it.
 
-        Other tools know of OCI's media types alone in a layout. For a document of Docker's, an OCI index that leads to
-        it is written too, and has the name before the document itself: they find the one, and `images` the other.
+        Other tools accept only OCI media types in a layout. For a document with a Docker media type, an OCI index that
+        references it is written too and gets the name first: other tools find the index, and `images` the document.
 
         Args:
             name: Such as ``docker.io/library/redis:7``: printable characters of ASCII without white space.
-            descriptor: What is here; its annotations stay, but for the name.
+            descriptor: A stored document. Its annotations are kept, except the name.
 
         Raises:
-            NotFound: Its bytes are not here.
-            InvalidReference: The name cannot be one.
-            LimitExceeded: ``index.json`` would become too long to be read again.
+            NotFound: The store lacks the document.
+            InvalidReference: The name is invalid.
+            LimitExceeded: ``index.json`` would exceed the size limit for reading it.
         """
         if not 0 < len(name) <= _MAX_NAME or not (name.isascii() and name.isprintable()) or " " in name:
             message = f"{quoted(name)} cannot name an image: write host/path:tag"
@@ -353,20 +366,23 @@ class Store(Displayed):
             self._layout.set_name(name, targets, check=lambda: self.info(descriptor.digest))
 
     def untag(self, name: str) -> None:
-        """Take a name away. The content stays until `gc`.
+        """Remove a name. The content stays until `gc`.
+
+        Args:
+            name: As in `images`.
 
         Raises:
-            NotFound: There is no such name.
+            NotFound: The store has no image of that name.
         """
         self._layout.remove_name(name)
 
     # Care
 
     def check(self, digests: Iterable[str | Digest], *, rehash: bool = False) -> dict[Digest, Info]:
-        """Return those blobs that are here and sound; damaged ones are moved to ``quarantine/``.
+        """Return the blobs that are stored and intact; damaged ones are moved to ``quarantine/``.
 
-        A file whose size, modification time and inode are those of the commit is trusted. Any other is hashed: another
-        tool's, a copy of the store, or one that somebody has changed.
+        A file whose size, modification time and inode match its commit record is trusted. Any other file is hashed: one
+        that another tool wrote, that was changed, or that belongs to a copy of the store.
 
         Args:
             digests: The blobs to look for.
@@ -431,7 +447,7 @@ class Store(Displayed):
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[None]:
-        """Keep `gc` away while content comes in that no image leads to yet: name it before the block ends."""
+        """Return a context manager that blocks `gc` while unnamed content arrives; name it before the block ends."""
         self._make()
         path = self.root / "ingest" / f"{os.urandom(16).hex()}.lock"
         owner = os.getpid()
@@ -446,21 +462,21 @@ class Store(Displayed):
                 path.unlink(missing_ok=True)
 
     def gc(self, *, dry_run: bool = False) -> Collected:
-        """Remove what nobody needs.
+        """Remove unused content.
 
-        That is: blobs that nothing in ``index.json`` leads to, ingests of which nothing was heard for a day, and what
-        `verify` put out of the way.
+        Removed are blobs that nothing in ``index.json`` references, ingests that received nothing for a day, and the
+        files in ``quarantine/``.
 
-        Every descriptor that a document names counts, whatever kind of document it is. While a manifest or index that
-        is needed lies in quarantine, nothing is removed: what it led to would be fetched again with it.
+        Every descriptor in a referenced document counts, in documents of any type. While a referenced manifest or index
+        is in quarantine, nothing is removed, because its content would have to be fetched again.
 
         Args:
-            dry_run: Only tell what would be removed.
+            dry_run: Only report; remove nothing.
 
         Raises:
-            BlockingIOError: An ingest or a pull is going on, which may need what no image leads to yet.
-            IntegrityError, MalformedDocument, LimitExceeded, Unsafe: A document that images lead to is damaged, or
-                cannot be looked into: nothing was removed. `verify` puts what is damaged out of the way.
+            BlockingIOError: An ingest or a pull is running; its blobs may have no name yet.
+            IntegrityError, MalformedDocument, LimitExceeded, Unsafe: A referenced document is damaged or
+                cannot be read: nothing was removed. `verify` moves damaged documents to quarantine.
         """
         if not self.root.exists():
             return Collected((), ())
@@ -486,16 +502,16 @@ class Store(Displayed):
         *,
         fetch: Callable[[Digest], Blob] | None = None,
     ) -> Verified:
-        """Hash blobs anew, and put those out of the way that are damaged, to ``quarantine/``.
+        """Hash blobs again, and move damaged ones to ``quarantine/``.
 
         Args:
-            digests: Which; by default all.
-            fetch: Gives a damaged one again, ``remote.fetch`` for instance; what it brings takes its place.
+            digests: The blobs to hash (default: all).
+            fetch: Returns a blob that replaces a damaged one, such as ``remote.fetch``.
 
         Raises:
-            NotFound: One that was named is not here.
-            InvalidConfig: The folder holds something else than a store.
-            DistError: A damaged one could not be fetched; the others were. This is the error of the first.
+            NotFound: The store lacks one of ``digests``.
+            InvalidConfig: The directory is not a store and not empty.
+            DistError: A damaged blob could not be fetched; this is the first such error. The others were fetched.
         """
         self._check()
         count = size = 0
