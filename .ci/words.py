@@ -1,8 +1,7 @@
 """Check the words of docstrings, comments on constants, messages, help texts and documentation pages.
 
-`docs/contributing/style.md` has the reasons. A phrase of the list fails the check wherever it stands in prose; "what" may
-stand in a question or a quotation, so it is counted, and the count is bounded. Code, literals, quoted titles and the
-changelog's older versions are not prose and are left out.
+`docs/contributing/style.md` has the reasons. A phrase of the list fails the check wherever it stands in prose; "what"
+may be right in a question, so its number is bounded. Code, literals, quoted titles and the changelog are not prose.
 
     python .ci/words.py            check the package, its tests' docstrings and the documentation
     python .ci/words.py --count    print the counts for each part instead
@@ -35,7 +34,7 @@ PHRASES = {
     r"is none|are none|that is no \w+": "is not a …",
     r"of which": "start a new sentence",
     r"a look": "showing, inspecting",
-    r"what is there|what was asked for|what is here|that which": "name it: the object, the content, the requested digest",
+    r"what is there|what was asked for|what is here|that which": "name the object, the content or the digest",
     r"crew|cargo|shelf|patience": "worker pool, upload set, content source, retry state",
 }
 
@@ -68,17 +67,19 @@ def prose_of_python(path: Path) -> Iterator[Prose]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                yield Prose(path, first.lineno, first.value.value)
+            if first is not None and ast.get_docstring(node, clean=False) is not None:
+                yield Prose(path, first.lineno, str(ast.get_docstring(node, clean=False)))
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             yield from _texts(path, node.exc)
-        elif isinstance(node, ast.Assign) and any(ast.unparse(t) in {"message", "text"} for t in node.targets):
-            yield from _texts(path, node.value)
-        elif isinstance(node, ast.keyword) and node.arg in {"help", "short_help", "epilog"}:
+        elif (isinstance(node, ast.Assign) and any(ast.unparse(t) in {"message", "text"} for t in node.targets)) or (
+            isinstance(node, ast.keyword) and node.arg in {"help", "short_help", "epilog"}
+        ):
             yield from _texts(path, node.value)
     with path.open("rb") as file:
         for token in tokenize.tokenize(file.readline):
-            if token.type == tokenize.COMMENT and not re.match(r"#\s*(noqa|type:|pragma|shellcheck|https?:)", token.string):
+            if token.type == tokenize.COMMENT and not re.match(
+                r"#\s*(noqa|type:|pragma|shellcheck|https?:)", token.string
+            ):
                 yield Prose(path, token.start[0], token.string.lstrip("#: "))
 
 
@@ -105,7 +106,8 @@ def prose() -> Iterator[Prose]:
     for path in sorted((ROOT / "tests").rglob("*.py")):
         yield from prose_of_python(path)
     for path in sorted(ROOT.rglob("*.md")):
-        if path.name != "CHANGELOG.md" and not any(p.startswith((".", "_")) and p != ".github" for p in path.relative_to(ROOT).parts):
+        hidden = (part for part in path.relative_to(ROOT).parts if part.startswith((".", "_")) and part != ".github")
+        if path.name != "CHANGELOG.md" and not any(hidden):
             yield from prose_of_markdown(path)
 
 
@@ -135,7 +137,7 @@ def main(arguments: list[str]) -> int:
     print(*found, sep="\n")
     rate = 10_000 * whats / words
     if rate > WHAT_LIMIT:
-        print(f"\"what\" stands {rate:.0f} times in 10,000 words; {WHAT_LIMIT} are allowed")
+        print(f'"what" stands {rate:.0f} times in 10,000 words; {WHAT_LIMIT} are allowed')
     return int(bool(found) or rate > WHAT_LIMIT)
 
 

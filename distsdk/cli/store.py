@@ -262,8 +262,8 @@ def verify(heal: bool, as_json: bool) -> int:
     incomplete = {name: missing for name, image in store.images().items() if (missing := store.missing(image))}
     if as_json:
         fields = {"count": found.count, "size": found.size, "damaged": [str(digest) for digest in found.damaged]}
-        missing = {name: [str(descriptor.digest) for descriptor in lacks] for name, lacks in incomplete.items()}
-        write_line(json.dumps({**fields, "healed": [str(digest) for digest in healed], "incomplete": missing}))
+        lacking = {name: [str(descriptor.digest) for descriptor in missing] for name, missing in incomplete.items()}
+        write_line(json.dumps({**fields, "healed": [str(digest) for digest in healed], "incomplete": lacking}))
     else:
         for digest in found.damaged:
             write_line(str(digest))
