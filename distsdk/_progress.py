@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-#: Characters of a name that a bar shows. On 80 columns that leaves 54 for percentage, sizes, times and rate; tqdm cuts
-#: a longer line at its end, where the numbers are.
-_NAME_WIDTH = 26
+#: Columns for percentage, sizes, times and rate. tqdm cuts the end of a line that is longer than the terminal, and the
+#: numbers are there.
+_NUMBERS_WIDTH = 54
+
+#: Characters of a name that a bar shows on any terminal.
+_MIN_NAME_WIDTH = 16
 
 
 @contextlib.contextmanager
@@ -64,5 +68,10 @@ def progress_bar(
 
 
 def _shortened(name: str) -> str:
-    """Return the end of a name: the last directories of a path, the tag of a reference."""
-    return name if len(name) <= _NAME_WIDTH else f"…{name[1 - _NAME_WIDTH :]}"
+    """Return a name, or its end if the terminal has no room for it: a path's last directories, a reference's tag."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):  # a notebook, a closed stderr
+        return name
+    width = max(columns - _NUMBERS_WIDTH, _MIN_NAME_WIDTH)
+    return name if not columns or len(name) <= width else f"…{name[1 - width :]}"
