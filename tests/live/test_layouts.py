@@ -191,7 +191,7 @@ def test_skopeo_finds_docker_media_types_by_tag(tmp_path: Path, target: str, tag
     """Skopeo inspects and copies a Docker manifest or manifest list that `copy` wrote; distsdk keeps its digest."""
     assert "vnd.docker" in document(tag)["mediaType"]
     place = tmp_path / target
-    done = run("copy", f"{REDIS}:{tag}", place)
+    done = run("copy", f"{REDIS}:{tag}", f"{place}:{tag}")
     assert 0 == done.returncode, done.stderr
     transport = "oci-archive" if place.suffix else "oci"
     seen = json.loads(skopeo("inspect", "--override-arch=amd64", f"{transport}:{place}:{tag}"))
