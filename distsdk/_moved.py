@@ -126,12 +126,17 @@ def layout_remote(*fields: Any) -> object:  # noqa: ANN401 - as 0.1 pickled them
     return _load("distsdk").Remote(_load("distsdk.remotes.layout").LayoutFetcher(*fields))
 
 
+def saved_fields(value: Any) -> dict[str, object]:  # noqa: ANN401 - any attrs value
+    """Return the fields of an attrs value, for a pickle of any protocol."""
+    return {field.name: getattr(value, field.name) for field in type(value).__attrs_attrs__}
+
+
 def restore_fields(value: Any, state: Any, renamed: dict[str, str] | None = None) -> None:  # noqa: ANN401 - any attrs value
     """Fill an attrs value from a pickle; a field that a pickle of 0.1 lacks gets its default.
 
     Args:
         value: A new value without fields.
-        state: The pickled fields: a dictionary from 0.1, a pair whose second item is the dictionary since then.
+        state: The pickled fields: a dictionary, or a pair whose second item is one.
         renamed: Fields with another name in 0.1: the name, and the name in 0.1.
     """
     known = state if isinstance(state, dict) else state[1]

@@ -79,7 +79,9 @@ def _near_files(image: Image, path: str) -> Iterator[None]:
     except NotFound as error:
         directory, _, name = path.rstrip("/").rpartition("/")
         with contextlib.suppress(distsdk.DistError):
-            add_near_names(error, "names", name, [entry.name for entry in image.ls(directory)])
+            names = [entry.name for entry in image.ls(directory)]
+            if name not in names:  # a directory where a file is expected
+                add_near_names(error, "names", name, names)
         raise
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import field, frozen, validators
 
-from distsdk._moved import restore_fields
+from distsdk._moved import restore_fields, saved_fields
 from distsdk._text import human_size, quoted
 from distsdk.errors import LimitExceeded, MalformedDocument
 
@@ -82,6 +82,9 @@ class LayerLimits:
     path: int = _limit(4096)
     header: int = _limit(1024**2)
     headers: int = _limit(256 * 1024**2)
+
+    def __getstate__(self) -> dict[str, object]:
+        return saved_fields(self)
 
     def __setstate__(self, state: object) -> None:
         restore_fields(self, state)

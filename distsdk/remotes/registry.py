@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from attrs import Factory, evolve, frozen
 
-from distsdk._moved import moved_names, restore_fields
+from distsdk._moved import moved_names, restore_fields, saved_fields
 from distsdk._secrets import redact
 from distsdk.content.blob import Blob
 from distsdk.content.protocols import Referrers
@@ -714,6 +714,9 @@ class _RegistrySource:
     paths: list[str]
     asked: set[str] = Factory(set)  # the URLs that gave bytes, before redirects
     wrong: set[str] = Factory(set)  # those of them whose bytes were wrong once: no reason to try a third time
+
+    def __getstate__(self) -> dict[str, object]:
+        return saved_fields(self)
 
     def __setstate__(self, state: object) -> None:
         restore_fields(self, state, {"request": "wanted"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from distsdk._moved import restore_fields
+from distsdk._moved import restore_fields, saved_fields
 from distsdk._repr import Displayed
 from distsdk._text import human_time
 from distsdk.errors import DeadlineExceeded, DistError, InvalidConfig, RateLimited, RegistryError, Unreachable
@@ -64,6 +64,9 @@ class Retry(Displayed):
     longest: float = field(default=30.0, validator=_positive)
     statuses: frozenset[int] = field(default=frozenset({429, 502, 503, 504}), converter=_frozen)
     max_wait: float = field(default=60.0, validator=_not_negative)
+
+    def __getstate__(self) -> dict[str, object]:
+        return saved_fields(self)
 
     def __setstate__(self, state: object) -> None:
         restore_fields(self, state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from distsdk._moved import restore_fields
+from distsdk._moved import restore_fields, saved_fields
 from distsdk._repr import Displayed
 
 
@@ -26,6 +26,9 @@ class Timeouts(Displayed):
     document: float = 60.0
     min_speed: float = 1024.0
     min_speed_over: float = 60.0
+
+    def __getstate__(self) -> dict[str, object]:
+        return saved_fields(self)
 
     def __setstate__(self, state: object) -> None:
         restore_fields(self, state)

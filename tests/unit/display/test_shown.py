@@ -31,8 +31,13 @@ if TYPE_CHECKING:
 DIGEST = Digest.of(b"")
 MOMENT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
-#: Not values: an interface, and the category of warnings.
-NOT_SHOWN = {"Remote", "DistWarning"}
+#: Not values: the category of warnings, interfaces, what plug-ins use, events, and widgets, which show themselves.
+NOT_SHOWN = {
+    *("DistWarning", "ByteStream", "Catalog", "Deletable", "Fetcher", "Pushable", "ReferrerLister", "Resolver"),
+    *("Source", "TagLister", "FetchRequest", "Settings", "Stat", "UploadReader", "Advanced", "Finished", "Planned"),
+    *("DiffExplorer", "ImageExplorer", "TagExplorer", "Watch", "Kind", "LayerFiles", "Partition", "Referrers"),
+    "SequenceDiff",
+}
 CLASSES = [name for name in distsdk.__all__ if inspect.isclass(getattr(distsdk, name)) and name not in NOT_SHOWN]
 
 

@@ -479,7 +479,7 @@ def test_what_goes_wrong_is_said(registry: Registry, look: Callable[..., Image])
     by_class(e, "open").click()
     assert "7f 45" in text(e, "preview")
     by_class(e, "path").value = "/nothing"
-    assert "is not there" in text(e, "status")
+    assert "not found" in text(e, "status")
     assert "/bin" == by_class(e, "path").value
 
 
@@ -571,10 +571,10 @@ def test_what_is_no_file_is_not_opened(registry: Registry, look: Callable[..., I
     assert "select an entry first" in text(e, "status")
     select(e, "link")
     by_class(e, "open").click()
-    assert "is not there" in text(e, "status")
+    assert "not found" in text(e, "status")
     by_class(e, "path").value = "/link"
     assert "link to" in text(e, "about")
-    assert "is not there" in text(e, "status")
+    assert "not found" in text(e, "status")
 
 
 # Hostile names
@@ -715,7 +715,7 @@ def test_tags_are_explored(registry: Registry) -> None:
     assert ["is-1.10"] == rows(e._image)
     by_class_of_tags.value = "sbom"
     e._open.click()
-    assert "no image, but an artifact" in Page(e._status.value).text
+    assert "is not an image but an artifact" in Page(e._status.value).text
     assert count == len(widget_module._instances)
 
 
@@ -730,8 +730,8 @@ def test_tags_outside_of_a_kernel(registry: Registry, monkeypatch: pytest.Monkey
     assert "… and 10 more" in Page(e._repr_html_()).text
     assert "more tags than are listed" in text(e, "status")
     gone = tags_of(registry, "nothing")
-    assert "is not there" in str(gone)
-    assert "is not there" in Page(gone._repr_html_()).text
+    assert "not found" in str(gone)
+    assert "not found" in Page(gone._repr_html_()).text
 
 
 # Differences
