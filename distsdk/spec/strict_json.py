@@ -7,6 +7,8 @@ the value is of another type.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import re
 from typing import TYPE_CHECKING, NoReturn
@@ -15,7 +17,7 @@ from distsdk._text import quoted, shortened
 from distsdk.errors import MalformedDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 _JSON_NAMES = {
@@ -144,7 +146,8 @@ def parse_json(raw: bytes, *, what: str = "the document") -> object:
     """
     try:
         text = raw.decode()
-        found: object = _DECODER.decode(text)
+        with no_collection():
+            found: object = _DECODER.decode(text)
     except RecursionError as error:
         raise _too_deep(what) from error
     # UnicodeDecodeError, JSONDecodeError, and ints of more digits than Python converts, are all ValueErrors.
@@ -178,6 +181,22 @@ def _finite(number: str) -> float:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector off while untrusted JSON is parsed.
+
+    Nested lists bring the parser close to Python's recursion limit. A collection there runs the finalizers of unrelated
+    objects, which then fail with `RecursionError` and leave sockets or files open.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)

@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 from distsdk._secrets import hide, redact
 from distsdk.errors import Denied, MalformedDocument, NotFound, RegistryError
+from distsdk.spec.strict_json import no_collection
 from distsdk.transport.origin import Origin, follow
 
 if TYPE_CHECKING:
@@ -294,7 +295,8 @@ class Tokens:
                 raise Denied(self.note, status=401)
             body = self._request_with_login(login, grant, deadline, offline=True)
             token, _ = parse_token_reply(body)
-            identity = json.loads(body).get("refresh_token")
+            with no_collection():
+                identity = json.loads(body).get("refresh_token")
             return f"Bearer {token}", identity if isinstance(identity, str) else ""
 
     def _grant(self, bearer: AuthChallenge, scope: str) -> Grant:
@@ -423,7 +425,8 @@ def parse_token_reply(body: bytes) -> tuple[str, float]:
         MalformedDocument: The body has no such fields, or the token has characters that a header cannot carry.
     """
     try:
-        reply = json.loads(body)
+        with no_collection():
+            reply = json.loads(body)
         token = reply.get("token") or reply.get("access_token")
         lifetime = reply.get("expires_in") or DEFAULT_LIFETIME
     except (ValueError, AttributeError, RecursionError) as error:

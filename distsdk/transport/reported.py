@@ -15,6 +15,7 @@ from attrs import frozen
 from distsdk._secrets import masked, without_secrets
 from distsdk._text import printable
 from distsdk._warnings import warn
+from distsdk.spec.strict_json import no_collection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +78,9 @@ def parse_error_body(body: bytes) -> ErrorBody:
     Raises:
         ValueError, KeyError, TypeError, RecursionError: The body has no errors in the form of the specification.
     """
-    errors = [error for error in json.loads(body)["errors"] if isinstance(error, dict)]
+    with no_collection():
+        fields = json.loads(body)
+    errors = [error for error in fields["errors"] if isinstance(error, dict)]
     codes = tuple(masked(str(error["code"]))[:_LONGEST_CODE] for error in errors if error.get("code"))
     details = [_detail(error.get("detail")) for error in errors]
     messages = [_message(error, detail) for error, detail in zip(errors, details, strict=True)]

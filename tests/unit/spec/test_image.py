@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -559,3 +560,16 @@ def test_reprs_do_not_grow() -> None:
     for shown in (repr(index), repr(config), repr(step), repr(index.manifests[0])):
         assert shown.isprintable()
         assert len(shown) < 700
+
+
+def test_nested_json_is_parsed_without_a_collection() -> None:
+    """No finalizer of another object runs near the recursion limit; the collector is on again afterwards."""
+    collected: list[str] = []
+    gc.callbacks.append(lambda phase, _: collected.append(phase))
+    try:
+        with pytest.raises(MalformedDocument):
+            parse_json(b"[" * 900 + b"{}," * 200_000 + b"]" * 900, what="x")
+        during = len(collected)
+    finally:
+        gc.callbacks.pop()
+    assert (0, True) == (during, gc.isenabled())
