@@ -79,6 +79,7 @@ def execute(notebook: Any, cassettes: Path) -> Any:  # noqa: ANN401 - nbformat h
     with tempfile.TemporaryDirectory() as scratch:
         client = NotebookClient(
             fresh,
+            coalesce_streams=True,  # one output, however the kernel cuts it
             kernel_name="python3",
             kernel_manager_class=ThisInterpreter,
             extra_arguments=["--log-level=ERROR"],  # or it warns that loopback is not encrypted

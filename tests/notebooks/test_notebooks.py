@@ -50,7 +50,9 @@ def test_as_committed() -> None:
     """Executed from the committed cassettes, the notebooks show what is committed."""
     done = check(ROOT / "cassettes")
     assert 0 == done.returncode, done.stdout
-    assert [f"{path.name}: as committed" for path in NOTEBOOKS] == done.stdout.splitlines()
+    # A kernel that is shut down on a busy machine may have a line of its own to say.
+    said = [line for line in done.stdout.splitlines() if line.partition(":")[0].endswith(".ipynb")]
+    assert [f"{path.name}: as committed" for path in NOTEBOOKS] == said
 
 
 def outputs(notebook: Path, mime: str) -> list[str]:
